@@ -1,0 +1,165 @@
+"""The way to the file: opened, well or ill, opened again when it was taken away, closed in every case."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+from bgruntime import JournalUnavailable
+from bgruntime.extend import ports
+
+from ._faults import Fault, Refused, describe, fault_of, unavailable
+from ._files import prepare
+from ._line import Line
+from ._owners import Owner
+from ._schema import NEWEST, read_only
+from ._session import Session
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+LOCK_LIMIT = 5.0  # seconds to wait for one's turn
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # seconds between two tries on a sick file
+PASSING = (Fault.FULL, Fault.LOCKED)  # troubles that end without the file being opened anew
+
+
+class Access:
+    """Two connections to one file, for writing and for reading, each on a thread of its own.
+
+    `ill` says in words what is wrong, or is None; `on_change` is called with it whenever it changes,
+    `on_open` with the owner that this process is in the file whenever that was opened.
+    """
+
+    def __init__(self, path: Path, *, power_safe: bool = True) -> None:
+        self.path = path
+        self.session = Session(path, ports.current().spawn, power_safe=power_safe)
+        self.ill: str | None = None
+        self.fault: Fault | None = None
+        self.errors = 0
+        self.pause = FIRST_PAUSE
+        self.on_change: Callable[[str | None], None] = lambda words: None
+        self.on_open: Callable[[Owner], None] = lambda owner: None
+        self._writing: Line | None = None
+        self._reading: Line | None = None
+        self._reading_opens: asyncio.Task[Line] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Is there a connection to write with?"""
+        return self._writing is not None
+
+    async def open(self) -> None:
+        """Opens the file, or tries whether the open one can be written; then it is well. Raises what is wrong."""
+        if self._writing is not None:
+            await self.write(self.session.beat, LOCK_LIMIT)
+        else:
+            line = await Line.open(str(self.path), lambda: prepare(self.path, NEWEST))
+            try:
+                owner = await line.call(self.session.open, LOCK_LIMIT)
+            except BaseException:
+                await line.close()
+                raise
+            self._writing = line
+            self.on_open(owner)
+        self._is_well()
+
+    async def write(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """What `function(connection, *args)` returns, in the writing thread."""
+        if self._writing is None:
+            raise Refused("it is not open")
+        return await self._writing.call(function, *args, **kwargs)
+
+    async def read(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """What `function(connection, *args)` returns, in the reading thread; `JournalUnavailable` otherwise."""
+        try:
+            line = await self._reader()
+            return await line.call(function, *args, **kwargs)
+        except (sqlite3.Error, OSError, Refused, ValueError) as error:
+            raise JournalUnavailable(describe(str(self.path), error)) from error
+
+    async def _reader(self) -> Line:
+        if self._reading is not None:
+            return self._reading
+        if self._writing is None:
+            raise Refused(self.ill or "it is not open")
+        if self._reading_opens is None:
+            loop = asyncio.get_running_loop()
+            self._reading_opens = loop.create_task(self._open_reader(), name="bgruntime-journal-reader")
+        opening = self._reading_opens
+        await asyncio.wait({opening})
+        return opening.result()
+
+    async def _open_reader(self) -> Line:
+        try:
+            line = await Line.open(str(self.path))
+            await line.call(read_only)
+            self._reading = line
+        finally:
+            self._reading_opens = None
+        return line
+
+    # Well and ill
+
+    async def suffer(self, error: Exception) -> None:
+        """Notes what is wrong; a connection that cannot be trusted any more is closed."""
+        self.note(error)
+        if self.fault not in PASSING:
+            await self.hang_up()
+
+    def note(self, error: Exception) -> None:
+        self.errors += 1
+        self.fault = fault_of(error)
+        words, before = describe(str(self.path), error), self.ill
+        self.ill = words
+        if before is None:
+            self.on_change(words)
+
+    def _is_well(self) -> None:
+        self.pause = FIRST_PAUSE
+        if self.ill is not None:
+            self.ill = self.fault = None
+            self.on_change(None)
+
+    def next_pause(self) -> float:
+        """Seconds to wait before the next try; each time longer."""
+        pause, self.pause = self.pause, min(self.pause * 2, LONGEST_PAUSE)
+        return pause
+
+    def refusal(self) -> JournalUnavailable:
+        """What a durable submit raises now."""
+        return unavailable(str(self.path), Refused((self.ill or "it is not open").removeprefix(f"journal {self.path}: ")))
+
+    # The end
+
+    async def close(self, limit: float) -> None:
+        """Signs off within `limit` seconds and closes all that is open. Never raises."""
+        await self._close_reader()
+        if self._writing is not None:
+            with contextlib.suppress(Exception):
+                await self._writing.call(self.session.close, limit)
+        await self.hang_up()
+        self.session.free()
+
+    async def hang_up(self) -> None:
+        """Closes both connections, whatever they think of it."""
+        await self._close_reader()
+        line, self._writing = self._writing, None
+        if line is not None:
+            with contextlib.suppress(Exception):
+                await line.close()
+
+    async def _close_reader(self) -> None:
+        if self._reading_opens is not None:
+            await asyncio.gather(self._reading_opens, return_exceptions=True)
+        line, self._reading = self._reading, None
+        if line is not None:
+            with contextlib.suppress(Exception):
+                await line.close()

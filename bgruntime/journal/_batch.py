@@ -1,0 +1,195 @@
+"""What one commit writes, and the transaction that writes it. Runs in the connection's thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._faults import Fault, fault_of, is_poison
+from ._traces import Trace
+
+INSERT_JOB = """
+INSERT INTO job(key, id, given, task, args, options, state, owner, run, attempt, crashes, due_ms, created_ms, origin)
+VALUES(?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0, ?, ?, ?) ON CONFLICT(key) DO NOTHING"""
+UPDATE_JOB = """
+UPDATE job SET state = ?, attempt = ?, due_ms = ?, errors = ? WHERE key = ? AND run = ? AND owner = ?"""
+DELETE_JOB = "DELETE FROM job WHERE key = ? AND run = ? AND owner = ?"
+INSERT_TRACE = "INSERT INTO trace(hash, body, seen_ms) VALUES(?, ?, ?) ON CONFLICT(hash) DO NOTHING"
+INSERT_CAUSE = "INSERT INTO cause(task, error, place) VALUES(?, ?, ?) ON CONFLICT DO NOTHING"
+INSERT_ENDED = """
+INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, trace, attempt, crashes, errors,
+                  durable, obstacle, redrives, budget, due_ms, created_ms, failed_ms, changed_ms)
+SELECT :key, :id, :task, :args, :options, :state, :reason, :error, :message,
+       (SELECT id FROM cause WHERE task = :task AND error = :error AND place = :place), :trace, :attempt,
+       :crashes, :errors, :durable, :obstacle, :redrives, :budget, :due_ms, :created_ms, :failed_ms, :failed_ms
+WHERE :run IS NULL OR EXISTS(SELECT 1 FROM job WHERE key = :key AND run = :run AND owner = :owner)
+ON CONFLICT(key) DO NOTHING"""
+
+Row = tuple[Any, ...]
+
+
+@dataclass(slots=True, eq=False)
+class Accept:
+    """The rows of one submit: all of them are written or none."""
+
+    rows: list[Row]
+    deadline: float  # on the monotonic clock
+    future: Any
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """Any other transaction, in a savepoint of its own beside what else is written."""
+
+    function: Callable[[sqlite3.Connection], Any]
+    durable: bool  # must it outlive a power cut
+    future: Any
+    value: Any = None
+    error: BaseException | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Ending:
+    """One job that is over: its row goes, and what is to be kept of it comes."""
+
+    fence: Row | None = None  # key, run and owner of the durable job's row
+    record: dict[str, Any] | None = None
+    trace: Trace | None = None
+    resolve: tuple[str, dict[str, Any]] | None = None  # a statement about the failure it was redriven from
+    entry: Any = None  # of the ledger, to put it back where it came from
+    future: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class Check:
+    """An update somebody waits for, to know whether the row is still ours."""
+
+    row: Row
+    future: Any
+    written: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """One commit."""
+
+    accepts: list[Accept] = field(default_factory=list)
+    updates: list[Row] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    step: Step | None = None
+    marked: list[Any] = field(default_factory=list)  # the entries that the updates are of
+    checks: list[Check] = field(default_factory=list)
+    durable: bool = False
+    late: int = 0  # writes that were refused because the row was no longer ours
+    poisoned: list[BaseException] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.accepts or self.updates or self.checks or self.endings or self.step)
+
+
+def prepare(batch: Batch) -> None:
+    """Formats the tracebacks: before the lock is taken, for it is the slow part."""
+    for ending in batch.endings:
+        if ending.trace is not None and ending.record is not None:
+            ending.record["trace"] = ending.trace.hash()
+            ending.trace.body()
+
+
+def fill(connection: sqlite3.Connection, batch: Batch) -> None:
+    """Writes the batch in a transaction that it begins and leaves open; one bad row fails alone."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _fill_at_once(connection, batch)
+    except Exception as error:
+        if not is_poison(error):
+            raise
+        connection.execute("ROLLBACK")
+        connection.execute("BEGIN IMMEDIATE")
+        _fill_one_by_one(connection, batch)
+    if batch.step is not None:
+        _take_step(connection, batch.step)
+
+
+def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
+    if batch.accepts:
+        connection.executemany(INSERT_JOB, [row for accept in batch.accepts for row in accept.rows])
+    batch.late = 0
+    if batch.updates:
+        written = connection.executemany(UPDATE_JOB, batch.updates).rowcount
+        batch.late += len(batch.updates) - written
+    for check in batch.checks:
+        check.written = connection.execute(UPDATE_JOB, check.row).rowcount == 1
+    if batch.endings:
+        _write_endings(connection, batch)
+
+
+def _write_endings(connection: sqlite3.Connection, batch: Batch) -> None:
+    kept = [ending for ending in batch.endings if ending.record is not None]
+    if kept:
+        _write_records(connection, kept)
+    for ending in batch.endings:
+        if ending.resolve is not None:
+            connection.execute(*ending.resolve)
+    fences = [ending.fence for ending in batch.endings if ending.fence is not None]
+    if fences:
+        batch.late += len(fences) - connection.executemany(DELETE_JOB, fences).rowcount
+
+
+def _write_records(connection: sqlite3.Connection, endings: Sequence[Ending]) -> None:
+    records = [ending.record for ending in endings if ending.record is not None]
+    traces = {trace.hash(): trace for ending in endings if (trace := ending.trace) is not None}
+    if traces:
+        now = records[0]["failed_ms"]
+        connection.executemany(INSERT_TRACE, [(key, trace.body(), now) for key, trace in traces.items()])
+    causes = {(record["task"], record["error"], record["place"]) for record in records}
+    connection.executemany(INSERT_CAUSE, causes)
+    connection.executemany(INSERT_ENDED, records)
+
+
+def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
+    for accept in batch.accepts:
+        accept.error = _alone(connection, Batch(accepts=[accept]))
+    parts = [Batch(updates=[update]) for update in batch.updates]
+    parts += [Batch(checks=[check]) for check in batch.checks]
+    parts += [Batch(endings=[ending]) for ending in batch.endings]
+    for part in parts:
+        error = _alone(connection, part)
+        batch.late += part.late
+        if error is not None:
+            batch.poisoned.append(error)
+
+
+def _alone(connection: sqlite3.Connection, part: Batch) -> BaseException | None:
+    """Write a part in a savepoint; the error that is its own fault, or None."""
+    connection.execute("SAVEPOINT part")
+    try:
+        _fill_at_once(connection, part)
+    except Exception as error:
+        if not is_poison(error):
+            raise
+        connection.execute("ROLLBACK TO part")
+        return error
+    finally:
+        if connection.in_transaction:
+            connection.execute("RELEASE part")
+    return None
+
+
+def _take_step(connection: sqlite3.Connection, step: Step) -> None:
+    connection.execute("SAVEPOINT step")
+    try:
+        step.value = step.function(connection)
+    except Exception as error:
+        if isinstance(error, sqlite3.Error) and fault_of(error) is not Fault.OTHER:
+            raise  # the file's trouble, not the step's
+        connection.execute("ROLLBACK TO step")
+        step.error = error
+    connection.execute("RELEASE step")
+
+
+def keys_of(accepts: Iterable[Accept]) -> list[int]:
+    """The keys of all rows of these accepts."""
+    return [row[0] for accept in accepts for row in accept.rows]

@@ -1,0 +1,267 @@
+"""Arguments as JSON and back: what does not come back as it went is refused where it is submitted."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import Parameter
+from typing import Any, TypedDict
+
+import pydantic
+from pydantic import ConfigDict, TypeAdapter
+
+from bgruntime import PayloadError
+
+from ._secrets import MASK, Secrets, secret_parts
+from ._texts import capped, safe_repr, storable
+
+LIMIT = 256 * 1024  # bytes of JSON
+CONFIG = ConfigDict(
+    strict=True, extra="forbid", val_json_bytes="base64", ser_json_bytes="base64", ser_json_inf_nan="constants"
+)
+PLAIN = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
+DEPTH = 100
+Rest: Any = list
+Others: Any = dict
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """Arguments as they are written, and as the job gets them: copies that came out of the text."""
+
+    text: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """Arguments for people to read; `obstacle` says why no job can be made of them again, if so."""
+
+    text: str
+    obstacle: str | None
+    secrets: Secrets
+
+
+class Codec:
+    """Writes and reads the arguments of one function, by the types in its signature.
+
+    `redact` names the parameters whose values never leave it.
+    """
+
+    def __init__(self, task: str, function: Callable[..., Any], redact: tuple[str, ...] = ()) -> None:
+        self.task = task
+        self._signature = inspect.signature(function)
+        self._hints = hints_of(function)
+        self._redact = frozenset(redact)
+
+    def encode(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Payload:
+        """The arguments as JSON, at most 256 KiB of it, and read back from it.
+
+        Raises `PayloadError` for what JSON and the annotations cannot give back as it was, and
+        `TypeError` where the call does not fit the signature.
+        """
+        given = self._named(args, kwargs)
+        try:
+            text = self._adapter.dump_json(given, warnings="error")
+            taken = self._adapter.validate_json(text) if len(text) <= LIMIT else {}
+        except Exception as error:
+            raise self._blamed(given, error) from error
+        if len(text) > LIMIT:
+            raise self._refusal(f"{len(text):,} bytes of arguments; the limit is {LIMIT:,}. Pass a path or a key")
+        if not survived(given, taken):
+            raise self._blamed(given, None)
+        return Payload(text.decode(), *self._call(taken))
+
+    def decode(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments that were written as `text`; `PayloadError` when the function no longer takes them."""
+        try:
+            return self._call(self._adapter.validate_json(text), check=True)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._refusal(f"the arguments no longer fit: {reason_of(error)}") from error
+
+    def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
+        """As much as can be written of any arguments; never raises and shows no secret."""
+        try:
+            given = self._named(args, kwargs)
+        except TypeError:
+            given = {str(place): value for place, value in enumerate(args)} | dict(kwargs)
+        hidden = [name for name, value in given.items() if name in self._redact or any(secret_parts(value))]
+        secrets = Secrets(*(given[name] for name in hidden if name in self._redact), *secret_parts(given))
+        if not hidden:
+            try:
+                return Described(self.encode(args, kwargs).text, None, secrets)
+            except (PayloadError, TypeError):
+                pass
+        text = secrets.scrub(json.dumps({n: MASK if n in hidden else readable(v) for n, v in given.items()}))
+        why = f"{', '.join(hidden)} redacted" if hidden else "arguments that cannot be written as JSON"
+        return Described(capped(text, LIMIT), why, secrets)
+
+    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by parameter; what was not given is left out."""
+        names = self._plain_names
+        if names is not None and len(args) <= len(names):
+            given = dict(zip(names, args, strict=False))
+            if kwargs.keys() <= self._taken and not given.keys() & kwargs.keys():
+                given.update(kwargs)
+                if given.keys() >= self._required:
+                    return given
+        bound = self._signature.bind(*args, **kwargs).arguments
+        return {name: list(value) if name == self._rest else value for name, value in bound.items()}
+
+    def _call(self, given: dict[str, Any], *, check: bool = False) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if self._plain_names is not None:
+            if check:
+                self._signature.bind(**given)
+            return (), given
+        if self._rest in given:
+            given[self._rest] = tuple(given[self._rest])
+        bound = inspect.BoundArguments(self._signature, OrderedDict(given))
+        if check:
+            self._signature.bind(*bound.args, **bound.kwargs)
+        return bound.args, bound.kwargs
+
+    @cached_property
+    def _plain_names(self) -> list[str] | None:
+        """The positional parameters of a function that has none but plain ones."""
+        parameters = self._signature.parameters.values()
+        if any(parameter.kind not in PLAIN for parameter in parameters):
+            return None
+        return [parameter.name for parameter in parameters if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD]
+
+    @cached_property
+    def _taken(self) -> frozenset[str]:
+        return frozenset(self._signature.parameters)
+
+    @cached_property
+    def _required(self) -> frozenset[str]:
+        parameters = self._signature.parameters.values()
+        return frozenset(parameter.name for parameter in parameters if parameter.default is Parameter.empty)
+
+    @cached_property
+    def _rest(self) -> str | None:
+        parameters = self._signature.parameters.values()
+        return next((found.name for found in parameters if found.kind is Parameter.VAR_POSITIONAL), None)
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[dict[str, Any]]:
+        types = {parameter.name: self._type(parameter) for parameter in self._signature.parameters.values()}
+        try:
+            return adapter_of(types)
+        except pydantic.errors.PydanticUserError:
+            return adapter_of({name: kind if has_schema(kind) else Any for name, kind in types.items()})
+
+    def _type(self, parameter: Parameter) -> Any:
+        kind = self._hints.get(parameter.name, Any)
+        if parameter.kind is Parameter.VAR_POSITIONAL:
+            return Rest[kind]
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            unpacked = typing.get_origin(kind) is typing.Unpack
+            return typing.get_args(kind)[0] if unpacked else Others[str, kind]
+        return kind
+
+    def _blamed(self, given: dict[str, Any], error: Exception | None) -> PayloadError:
+        """Name the argument that is at fault."""
+        for name, value in given.items():
+            why = self._fault_of(name, value)
+            if why:
+                return self._refusal(f"argument {name!r} {why}")
+        return self._refusal(f"the arguments cannot be written: {reason_of(error)}")
+
+    def _fault_of(self, name: str, value: Any) -> str | None:
+        try:
+            text = self._adapter.dump_json({name: value}, warnings="error")
+            taken = self._adapter.validate_json(text)
+        except Exception as error:
+            return f"({type(value).__qualname__}) cannot be written as JSON and read back: {reason_of(error)}"
+        if survived({name: value}, taken):
+            return None
+        back = type(taken[name]).__qualname__
+        same = back == type(value).__qualname__
+        return f"({type(value).__qualname__}) comes back {'changed' if same else 'as ' + back}; annotate the parameter"
+
+    def _refusal(self, message: str) -> PayloadError:
+        return PayloadError(f"task {self.task!r}: {storable(capped(message, 500))}")
+
+
+def adapter_of(types: dict[str, Any]) -> TypeAdapter[dict[str, Any]]:
+    """Reads and writes a mapping with these members, each of which may be missing."""
+    make: Any = TypedDict
+    shape: Any = make("Arguments", types, total=False)
+    shape.__pydantic_config__ = CONFIG
+    return TypeAdapter(shape)
+
+
+def has_schema(kind: Any) -> bool:
+    try:
+        adapter_of({"value": kind})
+    except pydantic.errors.PydanticUserError:
+        return False
+    return True
+
+
+def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The annotations of a callable; those that cannot be resolved are left out."""
+    while hasattr(function, "func"):  # partials
+        function = function.func
+    target = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
+    try:
+        return typing.get_type_hints(target, include_extras=True)
+    except Exception:
+        return {name: kind for name, kind in _annotations(target).items() if not isinstance(kind, str)}
+
+
+def _annotations(target: Any) -> dict[str, Any]:
+    try:
+        return inspect.get_annotations(target)
+    except Exception:
+        return {}
+
+
+def reason_of(error: BaseException | None) -> str:
+    """The first thing the error complains about, without the value it complains about."""
+    if isinstance(error, pydantic.ValidationError):
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error).partition("\n")[0] or type(error).__qualname__
+
+
+def survived(given: Any, taken: Any) -> bool:
+    """Is what came back what went in?"""
+    try:
+        return bool(given == taken) or alike(given, taken)
+    except Exception:
+        return False
+
+
+def alike(given: Any, taken: Any, depth: int = DEPTH) -> bool:
+    """Equal as far as can be told: NaN is itself, and objects that do not compare are their attributes."""
+    if type(given) is not type(taken) or not depth:
+        return bool(given == taken)
+    if isinstance(given, dict):
+        return list(given) == list(taken) and all(alike(given[name], taken[name], depth - 1) for name in given)
+    if isinstance(given, (list, tuple)):
+        return len(given) == len(taken) and all(map(alike, given, taken, [depth - 1] * len(given)))
+    if isinstance(given, float):
+        return given == taken or (given != given and taken != taken)
+    if compares_by_identity(type(given)) and hasattr(given, "__dict__"):
+        return alike(vars(given), vars(taken), depth - 1)
+    return bool(given == taken)
+
+
+def compares_by_identity(kind: Any) -> bool:
+    return bool(kind.__eq__ is object.__eq__)
+
+
+def readable(value: Any) -> Any:
+    """The value as JSON where it is plain, else the text of its repr."""
+    try:
+        text = json.dumps(value)
+        return json.loads(storable(text)) if len(text) <= LIMIT else {"repr": safe_repr(value)}
+    except Exception:
+        return {"repr": safe_repr(value)}

@@ -1,0 +1,89 @@
+"""What can be wrong with a file, in words: the one place that reads SQLite's error codes."""
+
+from __future__ import annotations
+
+import sqlite3
+from enum import StrEnum
+
+from bgruntime import JournalUnavailable
+
+
+class Fault(StrEnum):
+    """The kind of trouble a journal is in."""
+
+    LOCKED = "locked"
+    FULL = "disk full"
+    IO = "input/output error"
+    READ_ONLY = "read-only"
+    CORRUPT = "corrupt"
+    PATH = "cannot be opened"
+    GONE = "replaced or removed"
+    REFUSED = "refused"
+    OTHER = "failed"
+
+
+class Refused(Exception):
+    """This file will not be written to: its message says why. Its bytes are as they were."""
+
+
+class Locked(Exception):
+    """Another process held the journal's lock for longer than the limit."""
+
+
+class Gone(Exception):
+    """The file, its -wal or its -shm is not the one that was opened: what was written may be lost."""
+
+
+class CommitUnknown(Exception):
+    """The disk failed while a commit was being made: it may or may not be there."""
+
+
+FAULTS = {
+    sqlite3.SQLITE_BUSY: Fault.LOCKED,
+    sqlite3.SQLITE_LOCKED: Fault.LOCKED,
+    sqlite3.SQLITE_FULL: Fault.FULL,
+    sqlite3.SQLITE_IOERR: Fault.IO,
+    sqlite3.SQLITE_READONLY: Fault.READ_ONLY,
+    sqlite3.SQLITE_PERM: Fault.READ_ONLY,
+    sqlite3.SQLITE_CORRUPT: Fault.CORRUPT,
+    sqlite3.SQLITE_NOTADB: Fault.CORRUPT,
+    sqlite3.SQLITE_CANTOPEN: Fault.PATH,
+}
+OWN = {Refused: Fault.REFUSED, Locked: Fault.LOCKED, Gone: Fault.GONE, CommitUnknown: Fault.IO}
+
+
+def fault_of(error: BaseException) -> Fault:
+    """The kind of trouble that `error` tells of."""
+    for kind, fault in OWN.items():
+        if isinstance(error, kind):
+            return fault
+    if isinstance(error, sqlite3.Error):
+        return FAULTS.get(code_of(error) & 0xFF, Fault.OTHER)
+    return Fault.PATH if isinstance(error, OSError) else Fault.OTHER
+
+
+def code_of(error: sqlite3.Error) -> int:
+    """SQLite's extended error code; 1, the general error, where the driver itself complains."""
+    return getattr(error, "sqlite_errorcode", None) or sqlite3.SQLITE_ERROR
+
+
+def is_poison(error: BaseException) -> bool:
+    """Is it one row's fault, so that the others of its batch can be written without it?"""
+    if isinstance(error, (OverflowError, UnicodeError, sqlite3.DataError, sqlite3.InterfaceError)):
+        return True
+    return isinstance(error, (sqlite3.IntegrityError, sqlite3.ProgrammingError))
+
+
+def describe(path: str, error: BaseException) -> str:
+    """One line for people: the file, the kind of trouble, and what was said."""
+    fault = fault_of(error)
+    if fault in (Fault.REFUSED, Fault.LOCKED) and not isinstance(error, sqlite3.Error):
+        return f"journal {path}: {error}"
+    return f"journal {path} is {fault}: {error}" if fault is not Fault.OTHER else f"journal {path}: {error}"
+
+
+def unavailable(path: str, error: BaseException) -> JournalUnavailable:
+    """The error a durable submit raises: nothing was written, for certain."""
+    refusal = JournalUnavailable(f"{describe(path, error)}; the job was not accepted")
+    refusal.__cause__ = error
+    return refusal

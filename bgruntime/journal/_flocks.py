@@ -1,0 +1,110 @@
+"""Locks that the kernel frees when their holder dies: `flock` on a file of its own."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import re
+import weakref
+from pathlib import Path
+
+UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
+
+
+class Flock:
+    """An exclusive lock on the file at `path`, which is made (0600) when missing; free until taken.
+
+    A child made by fork loses it at once: it would else keep the lock of a dead parent taken.
+    """
+
+    __slots__ = ("__weakref__", "_fd", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path, flags, 0o600)
+        _opened.add(self)
+
+    def try_lock(self) -> bool:
+        """True when the lock is ours now; False when somebody holds it. Never waits."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def lock(self) -> None:
+        """Waits as long as it takes, in the order of arrival; only for threads that may be abandoned."""
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def unlock(self) -> None:
+        """Frees the lock, held or not."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def in_place(self) -> bool:
+        """Is the file still at its path? Whoever comes later would lock another one if not."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self.path))
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        """Frees the lock and the descriptor; harmless a second time."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+_opened: weakref.WeakSet[Flock] = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    for lock in list(_opened):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def is_free(path: str) -> bool:
+    """Does nobody hold the lock at `path`? A file that is gone is held by nobody."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def supported(directory: Path) -> bool:
+    """Does this file system know `flock`?"""
+    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return False
+        raise
+    finally:
+        os.close(fd)
+    return True
+
+
+def holder(path: str) -> int | None:
+    """The pid of the process that holds the lock at `path`, where the kernel tells (Linux)."""
+    try:
+        inode = os.stat(path).st_ino
+        with open("/proc/locks") as table:
+            lines = table.read()
+    except OSError:
+        return None
+    held = re.search(rf"^\d+: FLOCK +\S+ +WRITE +(\d+) +\S+:{inode} ", lines, re.MULTILINE)
+    return int(held[1]) or None if held else None

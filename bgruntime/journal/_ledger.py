@@ -1,0 +1,188 @@
+"""What is still to be written, and the rows of this process that are not over. Lives on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ._batch import Accept, Batch, Check, Ending, Row, Step
+from ._states import Row as State
+
+ROWS = 1_000  # of new jobs in one commit, unless one submit has more
+ENDINGS = 4_000
+RECORDS = 10_000  # failures of ordinary jobs that wait for a disk that does not take them
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """The row of one durable job that this process owns, as it should be."""
+
+    id: str
+    key: int
+    run: int
+    attempt: int = 0
+    crashes: int = 0
+    state: State = State.AVAILABLE
+    due_ms: int | None = None
+    created_ms: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    origin: int | None = None  # the failure it was redriven from
+    marked: bool = False  # its first start here has been noted
+
+    @property
+    def adopted(self) -> bool:
+        """Has it belonged to somebody before? Then its start must be on disk before it starts."""
+        return self.run > 1
+
+    def update(self, owner: int) -> Row:
+        errors = json.dumps(self.errors) if self.errors else None
+        return (int(self.state), self.attempt, self.due_ms, errors, self.key, self.run, owner)
+
+    def fence(self, owner: int) -> Row:
+        return (self.key, self.run, owner)
+
+
+class Ledger:
+    """Collects what is to be written until the next commit takes it.
+
+    Of one job only its newest state is written. `late`, `dropped` and `poisoned` count what was not.
+    """
+
+    def __init__(self) -> None:
+        self.owner = 0
+        self.accepts: deque[Accept] = deque()
+        self.steps: deque[Step] = deque()
+        self._dirty: dict[int, Entry] = {}
+        self._checks: list[tuple[Entry, asyncio.Future[Any]]] = []
+        self._endings: deque[tuple[Entry | None, Ending]] = deque()
+        self._hurried = False
+        self.dropped = 0
+        self.late = 0
+        self.poisoned = 0
+        self.ring: Callable[[], None] = lambda: None  # something wants to be written at once
+        self.murmur: Callable[[], None] = lambda: None  # … or within a moment
+
+    # What comes in
+
+    def add_accept(self, accept: Accept) -> None:
+        self.accepts.append(accept)
+        self.ring()
+
+    def add_step(self, step: Step) -> None:
+        self.steps.append(step)
+        self.ring()
+
+    def touch(self, entry: Entry) -> None:
+        """The row of `entry` is to be written as it is by then."""
+        self._dirty[entry.key] = entry
+        self.murmur()
+
+    def check(self, entry: Entry, future: asyncio.Future[bool | None]) -> None:
+        """The same, at once; `future` gets whether the row was still ours, None when nothing could be written."""
+        self._dirty.pop(entry.key, None)
+        self._checks.append((entry, future))
+        self.ring()
+
+    def end(self, entry: Entry | None, ending: Ending) -> None:
+        """A job is over: the row of `entry` goes, a record may come."""
+        if entry is not None:
+            self._dirty.pop(entry.key, None)
+        self._endings.append((entry, ending))
+        if ending.future is not None:
+            self._hurried = True
+            self.ring()
+        else:
+            self.murmur()
+
+    # What goes out
+
+    @property
+    def idle(self) -> bool:
+        """Is there nothing to write?"""
+        return not (self.accepts or self.steps or self._dirty or self._checks or self._endings)
+
+    def take(self) -> Batch:
+        """The next commit: new jobs first come first served, and all small things that fit."""
+        batch = Batch()
+        rows = 0
+        while self.accepts and (not rows or rows + len(self.accepts[0].rows) <= ROWS):
+            accept = self.accepts.popleft()
+            if not accept.future.done():  # whoever gave up waiting wants it not to run
+                batch.accepts.append(accept)
+                rows += len(accept.rows)
+        batch.marked = list(self._dirty.values())
+        batch.updates = [entry.update(self.owner) for entry in batch.marked]
+        self._dirty.clear()
+        batch.checks = [Check(entry.update(self.owner), future) for entry, future in self._checks]
+        self._checks.clear()
+        for _ in range(min(len(self._endings), ENDINGS)):
+            batch.endings.append(self._fenced(*self._endings.popleft()))
+        batch.step = self.steps.popleft() if self.steps else None
+        batch.durable = bool(batch.accepts) or self._hurried or bool(batch.step and batch.step.durable)
+        self._hurried = bool(self._hurried and self._endings)
+        return batch
+
+    def _fenced(self, entry: Entry | None, ending: Ending) -> Ending:
+        if entry is not None:
+            ending.fence = entry.fence(self.owner)
+            if ending.record is not None:
+                ending.record.update(run=entry.run, owner=self.owner)
+        ending.entry = entry
+        return ending
+
+    def restore(self, batch: Batch) -> None:
+        """Takes a batch back that was not written; its accepts, where they still have time, come first."""
+        self.accepts.extendleft(reversed([accept for accept in batch.accepts if not accept.future.done()]))
+        gone = {entry.key for entry, _ in self._endings if entry is not None}
+        gone |= {ending.fence[0] for ending in batch.endings if ending.fence is not None}
+        for entry in batch.marked:
+            if entry.key not in gone:
+                self._dirty.setdefault(entry.key, entry)
+        for check in batch.checks:
+            settle(check.future, None)
+        for ending in reversed(batch.endings):
+            self._endings.appendleft((ending.entry, ending))
+        if batch.step is not None and not batch.step.future.done():
+            self.steps.appendleft(batch.step)
+        self._drop_excess()
+
+    def _drop_excess(self) -> None:
+        """Keep what belongs to durable jobs, and the newest of the records."""
+        records = sum(entry is None for entry, _ in self._endings)
+        if records > RECORDS:
+            kept: deque[tuple[Entry | None, Ending]] = deque()
+            for entry, ending in self._endings:
+                if entry is None and records > RECORDS:
+                    records -= 1
+                    self.dropped += 1
+                else:
+                    kept.append((entry, ending))
+            self._endings = kept
+
+    def written(self, batch: Batch) -> None:
+        """Tells whoever waited for the batch."""
+        self.late += batch.late
+        self.poisoned += len(batch.poisoned)
+        for accept in batch.accepts:
+            settle(accept.future, accept.error)
+        for check in batch.checks:
+            settle(check.future, None, check.written)
+        for ending in batch.endings:
+            if ending.future is not None:
+                settle(ending.future, None)
+        if batch.step is not None:
+            settle(batch.step.future, batch.step.error, batch.step.value)
+
+
+def settle(future: asyncio.Future[Any], error: BaseException | None, value: Any = None) -> None:
+    """Give a future its end, unless whoever waited has left."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)

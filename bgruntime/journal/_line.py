@@ -1,0 +1,109 @@
+"""One SQLite connection on a thread of its own, and one call per transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import aiosqlite
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class CallableConnection(sqlite3.Connection):
+    """A connection that also executes a function: `execute(f, (a, b))` answers `f(connection, a, b)`.
+
+    aiosqlite hands what it is given to `execute` in its own thread. With a function in the place of
+    SQL a whole transaction is one trip there and back, with nothing to be cancelled in between.
+    """
+
+    def execute(self, sql: Any, parameters: Any = (), /) -> Any:
+        if callable(sql):
+            return Answer(sql(self, *parameters))
+        return super().execute(sql, parameters)
+
+
+class Answer:
+    """What a function returned, in the shape of a cursor."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: object) -> None:
+        self._value = value
+
+    def fetchall(self) -> object:
+        return self._value
+
+
+class Line:
+    """An open connection to `path`; `await Line.open(…)`, and `close` it in every case.
+
+    Calls run one after the other in the order they were made. Cancelling whoever awaits a call
+    does not stop the call.
+    """
+
+    def __init__(self, connection: aiosqlite.Connection) -> None:
+        self._connection = connection
+
+    @classmethod
+    async def open(cls, path: str, before: Callable[[], None] | None = None) -> Line:
+        """Connects, after `before` was called in the connection's thread. Transactions are the caller's to begin."""
+
+        def connecting(*args: Any, **kwargs: Any) -> CallableConnection:
+            if before is not None:
+                before()
+            return CallableConnection(*args, **kwargs)
+
+        connection = aiosqlite.connect(path, isolation_level=None, factory=connecting, cached_statements=64)
+        _ends_with_the_program(connection)
+        return cls(await connection)
+
+    async def call(
+        self, function: Callable[Concatenate[sqlite3.Connection, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """What `function(connection, *args)` returns, run in the connection's thread."""
+        assert not kwargs
+        return cast("R", await self._connection.execute_fetchall(cast("str", function), args))
+
+    async def close(self) -> None:
+        """Closes the connection when the calls before it are done. A cancellation is kept, not obeyed."""
+        closing = asyncio.get_running_loop().create_task(self._connection.close(), name="bgruntime-journal-close")
+        await finish(closing)
+
+
+async def finish(task: asyncio.Task[R]) -> R:
+    """Wait for the end of `task`, whatever happens to the one who waits; then be cancelled if it was."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled():
+            task.exception()
+        raise cancelled
+    return task.result()
+
+
+_open: weakref.WeakSet[aiosqlite.Connection] = weakref.WeakSet()
+_watched = threading.Event()
+
+
+def _ends_with_the_program(connection: aiosqlite.Connection) -> None:
+    """Keep a connection that nobody closed from holding the interpreter's exit: its thread is no daemon."""
+    _open.add(connection)
+    if not _watched.is_set():
+        _watched.set()
+        threading.Thread(target=_stop_after_main, name="bgruntime-journal-exit", daemon=True).start()
+
+
+def _stop_after_main() -> None:
+    threading.main_thread().join()
+    for connection in list(_open):
+        connection.stop()

@@ -1,0 +1,101 @@
+"""What must not reach the disk is taken out of texts before they do."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, Protocol, runtime_checkable
+from urllib.parse import quote, quote_plus
+
+MASK = "[redacted]"
+DEPTH = 6
+WORD = 4  # characters; a shorter secret is taken out only where it stands alone
+
+
+@runtime_checkable
+class Secret(Protocol):
+    """pydantic's SecretStr and SecretBytes, and all that hide a value in the same way."""
+
+    def get_secret_value(self) -> Any: ...
+
+
+class Secrets:
+    """Takes the given values out of any text, in every form in which they are usually written.
+
+    Strings inside lists, mappings and attributes of the values count, and so do their repr, JSON and
+    URL forms. A value of fewer than 4 characters is taken out where it stands as a word of its own.
+    """
+
+    def __init__(self, *values: object) -> None:
+        self._values = values
+
+    def __bool__(self) -> bool:
+        return bool(self._values)
+
+    def scrub(self, text: str) -> str:
+        """`text` without the secrets."""
+        return self._pattern.sub(MASK, text) if self._values and self._pattern else text
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str] | None:
+        forms = {form for value in self._values for leaf in leaves(value) for form in forms_of(leaf)}
+        forms.discard("")
+        ordered = sorted(forms, key=len, reverse=True)
+        return re.compile("|".join(map(_expression, ordered))) if ordered else None
+
+
+def _expression(form: str) -> str:
+    escaped = re.escape(form)
+    return escaped if len(form) >= WORD else rf"(?<!\w){escaped}(?!\w)"
+
+
+def forms_of(text: str) -> Iterator[str]:
+    """The ways in which `text` may stand inside another text."""
+    yield text
+    yield from (line.strip() for line in text.splitlines())
+    yield repr(text)[1:-1]
+    yield json.dumps(text)[1:-1]
+    yield json.dumps(text, ensure_ascii=False)[1:-1]
+    if text.isprintable():
+        yield quote(text, safe="", errors="replace")
+        yield quote_plus(text, errors="replace")
+
+
+def leaves(value: object, depth: int = DEPTH) -> Iterator[str]:
+    """Every text and number inside `value`, as text."""
+    if isinstance(value, Secret):
+        value = value.get_secret_value()
+    match value:
+        case str():
+            yield value
+        case bytes() | bytearray():
+            yield bytes(value).decode("utf-8", "backslashreplace")
+        case bool() | None:
+            return
+        case int() | float():
+            yield str(value)
+        case _ if depth:
+            for part in parts_of(value):
+                yield from leaves(part, depth - 1)
+
+
+def parts_of(value: object) -> Iterator[object]:
+    """What a container, a model or a plain object holds."""
+    if isinstance(value, Mapping):
+        yield from value.values()
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from value
+    else:
+        yield from getattr(value, "__dict__", {}).values()
+        yield from (getattr(value, name) for name in getattr(value, "__slots__", ()) if hasattr(value, name))
+
+
+def secret_parts(value: object, depth: int = DEPTH) -> Iterator[object]:
+    """The secrets that hide somewhere inside `value`."""
+    if isinstance(value, Secret):
+        yield value
+    elif depth and not isinstance(value, (str, bytes, int, float, type(None))):
+        for part in parts_of(value):
+            yield from secret_parts(part, depth - 1)

@@ -1,0 +1,36 @@
+"""The numbers that stand for states in the file."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Row(IntEnum):
+    """The state of a row. The first four are of jobs that are not over, `RETRYABLE` is of both kinds."""
+
+    AVAILABLE = 0
+    SCHEDULED = 1
+    RUNNING = 2
+    RETRYABLE = 3
+    COMPLETED = 4
+    DISCARDED = 5
+    QUARANTINED = 6
+    CANCELLED = 7
+    GIVEN_UP = 8  # discarded, and put away by hand
+
+    @property
+    def word(self) -> str:
+        """The state as people know it."""
+        return "discarded" if self is Row.GIVEN_UP else self.name.lower()
+
+
+OPEN = (Row.RETRYABLE, Row.DISCARDED, Row.QUARANTINED)
+
+
+def rows_of(word: str) -> tuple[Row, ...]:
+    """The rows of ended jobs that are in the state `word`; `ValueError` names the states there are."""
+    found = tuple(row for row in Row if row >= Row.RETRYABLE and row.word == word)
+    if not found:
+        known = sorted({row.word for row in Row if row >= Row.RETRYABLE})
+        raise ValueError(f"no such state: {word!r}; a journaled job is one of {', '.join(known)}")
+    return found

@@ -1,0 +1,241 @@
+"""The one task that writes: whatever has come together by the time the last commit is done is the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from bgruntime import AcceptUnknown, JournalUnavailable
+from bgruntime.extend import ports
+
+from ._access import LOCK_LIMIT, Access
+from ._batch import Accept, Batch, Step, keys_of
+from ._faults import CommitUnknown, Fault, Gone, describe, fault_of, unavailable
+from ._ledger import Ledger, settle
+from ._line import finish
+
+R = TypeVar("R")
+
+ACCEPT_LIMIT = LOCK_LIMIT
+GRACE = 1.0  # seconds in which a commit that was begun in time may end
+LAZY = 0.02  # seconds an ending waits for a commit to ride in
+CLOSE_LIMIT = 2.0  # seconds for what is still unwritten when the journal closes
+
+
+class Writer:
+    """Writes what the ledger has, in commits that grow with the load; keeps trying while the file is ill."""
+
+    def __init__(self, access: Access, ledger: Ledger) -> None:
+        self._access = access
+        self._ledger = ledger
+        self._path = str(access.path)
+        self.commits = 0
+        self._bell: asyncio.Future[None] | None = None
+        self._murmuring = False
+        self._closing = False
+        self._task: asyncio.Task[None] | None = None
+        ledger.ring, ledger.murmur = self._ring, self._murmur
+
+    async def start(self) -> None:
+        """Returns when the file is open, or known to be ill; the writer goes on trying then."""
+        self._loop = asyncio.get_running_loop()
+        self._ports = ports.current()
+        self._tried = self._loop.create_future()
+        self._task = self._loop.create_task(self._run(), name="bgruntime-journal-writer")
+        await self._tried
+
+    @property
+    def takes(self) -> bool:
+        """Can something be written now?"""
+        return self._task is not None and not self._closing and self._access.ill is None
+
+    async def accept(self, rows: list[tuple[Any, ...]]) -> None:
+        """Returns when all rows are on disk. `JournalUnavailable`: none is; `AcceptUnknown`: the disk hangs."""
+        if not self.takes:
+            raise self._access.refusal()
+        accept = Accept(rows, self._ports.monotonic() + ACCEPT_LIMIT, self._loop.create_future())
+        limit = self._ports.call_later(self._loop, ACCEPT_LIMIT + GRACE, lambda: self._expire(accept))
+        self._ledger.add_accept(accept)
+        try:
+            await accept.future
+        finally:
+            limit.cancel()
+
+    async def step(self, function: Callable[..., R], *args: Any, durable: bool = False) -> R:
+        """What `function(connection, *args)` returns, in a transaction; once, or not at all."""
+        if not self.takes:
+            raise self._access.refusal()
+        step = Step(lambda connection: function(connection, *args), durable, self._loop.create_future())
+        self._ledger.add_step(step)
+        value: R = await step.future
+        return value
+
+    async def flush(self) -> None:
+        """Returns when all that was given so far is written, or cannot be."""
+        with contextlib.suppress(JournalUnavailable):
+            while self.takes:
+                await self.step(_nothing)
+                if self._ledger.idle:
+                    return
+
+    async def close(self) -> None:
+        """Writes what is left, for at most 2 s, and closes in every case. Never raises."""
+        if self._task is None:
+            return
+        self._closing = True
+        limit = self._ports.call_later(self._loop, CLOSE_LIMIT, self._access.session.abort)
+        self._ring()
+        try:
+            await finish(self._task)
+        finally:
+            limit.cancel()
+            self._task = None
+
+    # The bell
+
+    def _ring(self) -> None:
+        if self._bell is not None and not self._bell.done():
+            self._bell.set_result(None)
+
+    def _murmur(self) -> None:
+        if not self._murmuring and self._task is not None:
+            self._murmuring = True
+            self._ports.call_later(self._loop, LAZY, self._speak_up)
+
+    def _speak_up(self) -> None:
+        self._murmuring = False
+        self._ring()
+
+    async def _heard(self) -> None:
+        self._bell = self._loop.create_future()
+        try:
+            await self._bell
+        finally:
+            self._bell = None
+
+    # The task
+
+    async def _run(self) -> None:
+        try:
+            while not self._closing or (self._access.ill is None and not self._ledger.idle):
+                if await self._ready():
+                    await self._write_next()
+        finally:
+            self._refuse_all()
+            await self._access.close(CLOSE_LIMIT)
+            settle(self._tried, None)
+
+    async def _ready(self) -> bool:
+        """Have an open file, or wait a while after failing to have one."""
+        if self._access.is_open and self._access.ill is None:
+            return True
+        try:
+            await self._access.open()
+        except Exception as error:
+            await self._access.suffer(error)
+            self._refuse_all()
+            settle(self._tried, None)
+            await self._rest(self._access.next_pause())
+            return False
+        settle(self._tried, None)
+        return True
+
+    async def _rest(self, pause: float) -> None:
+        until = self._ports.monotonic() + pause
+        while not self._closing and (left := until - self._ports.monotonic()) > 0:
+            timer = self._ports.call_later(self._loop, left, self._ring)
+            try:
+                await self._heard()
+            finally:
+                timer.cancel()
+
+    async def _write_next(self) -> None:
+        if self._ledger.idle:
+            await self._heard()
+            return
+        batch = self._ledger.take()
+        if not batch:
+            return
+        try:
+            await self._access.write(self._access.session.write, batch, self._patience(batch))
+        except Exception as error:
+            await self._failed(batch, error)
+        else:
+            self.commits += 1
+            self._ledger.written(batch)
+            await asyncio.sleep(0)  # who was answered just now may submit again, into the same commit
+
+    def _patience(self, batch: Batch) -> float:
+        """How long this batch may wait for its turn: until its first accept has waited long enough."""
+        first = min((accept.deadline for accept in batch.accepts), default=None)
+        return LOCK_LIMIT if first is None else max(0.0, first - self._ports.monotonic())
+
+    # Trouble
+
+    async def _failed(self, batch: Batch, error: Exception) -> None:
+        """Keep what can be kept of a batch that was not written, and answer the others."""
+        try:
+            if isinstance(error, CommitUnknown):
+                await self._find_out(batch)
+            elif isinstance(error, Gone):
+                await self._move()
+            else:
+                raise error
+        except Exception as second:
+            if isinstance(error, (CommitUnknown, Gone)):
+                self._answer_unknown(batch, error)
+            self._give_back(batch, second)
+            await self._access.suffer(second)
+        else:
+            self._access.errors += 1
+            self._give_back(batch, error)
+
+    async def _find_out(self, batch: Batch) -> None:
+        """A commit failed half way. After another one, made anew, its rows are there or they never will be."""
+        await self._access.hang_up()
+        await self._access.open()
+        await self._access.write(self._access.session.beat, LOCK_LIMIT)
+        written = [accept for accept in batch.accepts if accept.error is None]
+        if await self._access.write(self._access.session.present, keys_of(written)):
+            for accept in written:
+                settle(accept.future, None)
+
+    async def _move(self) -> None:
+        """The file was taken away: what is ours goes into the one that is there now, then this batch again."""
+        self._access.note(Gone("it was replaced or removed; opening the one that is there now"))
+        rows = await self._access.write(self._access.session.rescue)
+        await self._access.hang_up()
+        await self._access.open()
+        await self._access.write(self._access.session.take_in, rows, LOCK_LIMIT)
+
+    def _answer_unknown(self, batch: Batch, error: Exception) -> None:
+        for accept in batch.accepts:
+            settle(accept.future, AcceptUnknown(accept.rows[0][1], describe(self._path, error)))
+
+    def _give_back(self, batch: Batch, error: Exception) -> None:
+        """Whoever has waited for too long, or for nothing, is told; the rest goes back to the ledger."""
+        fault, now = fault_of(error), self._ports.monotonic()
+        for accept in batch.accepts:
+            if fault is Fault.GONE or (fault is Fault.LOCKED and accept.deadline > now + 0.001):
+                continue
+            settle(accept.future, unavailable(self._path, error))
+        if batch.step is not None:
+            settle(batch.step.future, unavailable(self._path, error))
+        self._ledger.restore(batch)
+
+    def _expire(self, accept: Accept) -> None:
+        why = f"journal {self._path} has not answered within {ACCEPT_LIMIT + GRACE:.0f} s"
+        settle(accept.future, AcceptUnknown(accept.rows[0][1], why))
+
+    def _refuse_all(self) -> None:
+        while self._ledger.steps:
+            settle(self._ledger.steps.popleft().future, self._access.refusal())
+        while self._ledger.accepts:
+            settle(self._ledger.accepts.popleft().future, self._access.refusal())
+
+
+def _nothing(connection: sqlite3.Connection) -> None:
+    """A step that only has its place in the order of things."""

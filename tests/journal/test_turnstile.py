@@ -1,0 +1,144 @@
+"""One writer at a time, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bgruntime.extend import ports
+from bgruntime.journal._faults import Locked
+from bgruntime.journal._flocks import Flock, holder, is_free
+from bgruntime.journal._turnstile import Turnstile
+
+HOLD = """
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(fd, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def lock(tmp_path) -> Path:
+    return tmp_path / "jobs.db.lock"
+
+
+@pytest.fixture
+def turnstile(lock) -> Iterator[Turnstile]:
+    made = Turnstile(str(lock), ports.current().spawn)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stranger(lock) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the lock until its standard input is closed."""
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(lock)], stdin=-1, stdout=-1)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    process.stdin.close()
+
+
+def test_whoever_has_entered_is_alone_until_it_leaves(turnstile, lock):
+    turnstile.enter(1)
+    assert not is_free(str(lock))
+    turnstile.leave()
+    assert is_free(str(lock))
+
+
+def test_a_wait_ends_at_its_limit_and_names_the_holder(turnstile, stranger):
+    with pytest.raises(Locked, match=f"locked by pid {stranger.pid} for more than 0.1 s"):
+        turnstile.enter(0.1)
+
+
+def test_a_lock_that_comes_free_is_handed_over(turnstile, stranger, lock):
+    threading.Timer(0.05, lambda: stranger.stdin.close()).start()
+    turnstile.enter(10)
+    assert holder(str(lock)) == os.getpid()
+    turnstile.leave()
+    assert is_free(str(lock))
+
+
+def test_a_lock_won_after_the_wait_was_given_up_is_let_go(turnstile, stranger, lock):
+    with pytest.raises(Locked):
+        turnstile.enter(0.02)
+    stranger.stdin.close()
+    turnstile.enter(10)  # in the place in the line that was kept
+    turnstile.leave()
+    assert is_free(str(lock))
+
+
+def test_a_stopped_holder_does_not_hold_whoever_wants_to_leave(turnstile, stranger):
+    os.kill(stranger.pid, signal.SIGSTOP)
+    threading.Timer(0.05, turnstile.abort).start()
+    began = time.monotonic()
+    with pytest.raises(Locked):
+        turnstile.enter(60)
+    assert time.monotonic() - began < 5
+    with pytest.raises(Locked):  # nor does anybody wait after that
+        turnstile.enter(60)
+
+
+def test_a_lock_file_that_was_removed_is_noticed(turnstile, lock):
+    assert turnstile.in_place()
+    lock.unlink()
+    assert not turnstile.in_place()
+
+
+def test_the_lock_of_a_dead_process_is_free_at_once(stranger, lock):
+    assert not is_free(str(lock))
+    stranger.kill()
+    stranger.wait()
+    assert is_free(str(lock))
+
+
+def test_a_lock_file_that_is_gone_is_held_by_nobody(tmp_path):
+    assert is_free(str(tmp_path / "never"))
+
+
+def test_a_forked_child_does_not_keep_its_parents_lock(tmp_path):
+    path = tmp_path / "owner"
+    script = f"""
+import os, sys, warnings
+warnings.simplefilter("ignore")
+from bgruntime.journal._flocks import Flock
+lock = Flock({str(path)!r})
+assert lock.try_lock()
+if os.fork() == 0:
+    print("child", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+os.wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdin=-1, stdout=-1)
+    assert process.stdout is not None
+    assert process.stdin is not None
+    assert process.stdout.readline() == b"child\n"
+    assert not is_free(str(path))
+    process.kill()
+    process.wait()
+    assert is_free(str(path))
+    process.stdin.close()
+    process.stdout.close()
+
+
+def test_a_lock_that_was_closed_is_free_and_may_be_closed_again(tmp_path):
+    lock = Flock(str(tmp_path / "x"))
+    assert lock.try_lock()
+    lock.close()
+    lock.close()
+    assert is_free(str(tmp_path / "x"))
