@@ -33,6 +33,7 @@ from ._engine.stop import Stopping
 from ._engine.supervise import Supervisor
 from ._fanout import Fanout, OnError, Request, requests, zipped
 from ._group import Group
+from ._host import Host
 from ._model.checks import check_concurrency, check_limit, check_seconds
 from ._model.errors import JournalUnavailable, RuntimeClosed
 from ._model.jobs import Entry, Job
@@ -153,7 +154,7 @@ class Runtime:
                 ports=ports.current(),
             )
             if self._journal_path is not None:
-                engine.journal = await stack.open_journal(self._journal_path, self, engine)
+                engine.journal = await stack.open_journal(self._journal_path, Host(self, engine))
             self._engine, self._stopping = engine, None
             self._entered = entering.pop_all()
         return self

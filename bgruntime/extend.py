@@ -9,38 +9,56 @@ from ._model.events import (
     AttemptStarted,
     Event,
     JobAccepted,
+    JobQuarantined,
     JobRejected,
     JobSettled,
     JobUncompleted,
+    JournalDegraded,
+    JournalRecovered,
+    RedriveExhausted,
     RetryScheduled,
     ShutdownProgress,
 )
+from ._model.jobs import Adopted, Definition, arguments_of, definition_of
 from ._model.outcomes import Outcome
-from ._model.protocols import Channel, Journal, Middleware, Observer
+from ._model.policies import TaskOptions
+from ._model.protocols import Channel, Ended, Journal, JournalHost, Middleware, Observer, Payload
 from ._model.states import TRANSITIONS, JobState
 from ._parts import ports
 from ._parts.mailbox import Mailbox
 
 __all__ = [
     "TRANSITIONS",
+    "Adopted",
     "AttemptAbandoned",
     "AttemptEnded",
     "AttemptStarted",
     "Channel",
+    "Definition",
+    "Ended",
     "Event",
     "JobAccepted",
+    "JobQuarantined",
     "JobRejected",
     "JobSettled",
     "JobState",
     "JobUncompleted",
     "Journal",
+    "JournalDegraded",
+    "JournalHost",
+    "JournalRecovered",
     "JournalUnavailable",
     "Mailbox",
     "Middleware",
     "Observer",
     "Outcome",
+    "Payload",
     "PayloadError",
+    "RedriveExhausted",
     "RetryScheduled",
     "ShutdownProgress",
+    "TaskOptions",
+    "arguments_of",
+    "definition_of",
     "ports",
 ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bgruntime.extend import JournalUnavailable
+from bgruntime.extend import JournalHost
 from bgruntime.logs import JobLog, complain
 
 
@@ -17,9 +17,13 @@ def observers(given: Sequence[Any]) -> tuple[Any, ...]:
     return (*given, JobLog())
 
 
-async def open_journal(path: str | os.PathLike[str], runtime: Any, host: Any) -> Any:
-    """Open the journal at *path* for *runtime*."""
-    raise JournalUnavailable(f"this version has no journal: leave out journal={os.fspath(path)!r}")
+async def open_journal(journal: str | os.PathLike[str] | Any, host: JournalHost) -> Any:
+    """Open *journal*, a path or a `bgruntime.journal.Journal`, for the runtime behind *host*."""
+    from bgruntime.journal import Journal
+
+    opened = Journal(journal) if isinstance(journal, str | os.PathLike) else journal
+    await opened.open(host)
+    return opened
 
 
 __all__ = ["complain", "observers", "open_journal"]

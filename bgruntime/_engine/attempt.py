@@ -120,6 +120,8 @@ def verdict_on(
     used = job._attempt
     state = AttemptState(used, failure, now - job._since, engine.ports.random)
     verdict = decide(outcome, job._stop, failure, job._entry.options, state)
+    if job._more is not None and job._more.moved:
+        return Verdict(outcome, JobState.AVAILABLE, str(Outcome.INTERRUPTED))
     if engine.interrupts and (verdict.state is JobState.RETRYABLE or outcome is Outcome.INTERRUPTED):
         state_after = JobState.AVAILABLE if engine.will_requeue(job) else JobState.CANCELLED
         return Verdict(outcome, state_after, str(Outcome.INTERRUPTED))

@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from .._model.errors import ForkedRuntime, JobTimedOut, RuntimeClosed, WrongLoop
 from .._model.events import AttemptAbandoned, AttemptEnded, AttemptStarted, JobAccepted, JobSettled
 from .._model.jobs import OVER, Definition, Entry, Job, Tally, ThreadUse
-from .._model.outcomes import Outcome, Stop
+from .._model.outcomes import Outcome, Snooze, Stop
 from .._model.policies import AttemptState, Limits, Queue
 from .._model.states import JobState, check_move
 from .._parts.broadcast import Broadcast
@@ -42,6 +42,7 @@ FOREVER = float("inf")
 FOLD_AT = 1000
 KEEP_FINISHED = 1000
 STUCK_SHARE = 0.1
+SICK_SECONDS = 1.0  # until a durable job tries again to have its start written
 
 
 class Supervisor:
@@ -582,10 +583,20 @@ class Supervisor:
             return
         mark = self.journal.begin(job)
         if mark is not None:
-            await mark
+            marked = await mark
             job._started = self.clock()
+            if marked is None:
+                raise Snooze(SICK_SECONDS)
+            if not marked:
+                self._let_go(job)
         if job._entry.timeout is not None and job._stop is None:
             self.watch(job, self.clock() + job._entry.timeout)
+
+    def _let_go(self, job: Job[Any]) -> None:
+        """Another process has *job* now: it is over here, and nothing of it has run."""
+        job._get_more().moved = True
+        job._stop = Stop(Outcome.INTERRUPTED, str(Outcome.INTERRUPTED))
+        raise asyncio.CancelledError
 
     # -- watching -------------------------------------------------------------------------------------
 

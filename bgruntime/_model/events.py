@@ -11,6 +11,10 @@ RetryScheduled   | the job waits for its next attempt
 JobSettled       | the job is over
 JobUncompleted   | a JobSettled in any state but completed
 ShutdownProgress | a phase of the stop began or went on
+JournalDegraded  | the journal cannot write; ordinary work goes on
+JournalRecovered | it can again
+JobQuarantined   | a journaled job will not run again by itself
+RedriveExhausted | a journaled failure has used up its automatic redrives
 
 Times are seconds of the runtime's monotonic clock, durations are seconds.
 """
@@ -110,3 +114,34 @@ class ShutdownProgress(Event):
     phase: str
     running: int
     waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class JournalDegraded(Event):
+    """The journal cannot write, for `reason`: durable submits fail, failures wait in memory."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalRecovered(Event):
+    """The journal can write again; `dropped` failure records were lost since the runtime was entered."""
+
+    dropped: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobQuarantined(Event):
+    """A journaled job will not run again by itself, for `reason`."""
+
+    id: str
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RedriveExhausted(Event):
+    """The failure with this id was redriven as often as its task says, and failed each time."""
+
+    id: str
+    task: str

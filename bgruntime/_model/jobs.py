@@ -56,6 +56,28 @@ class Definition:
     kept: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A durable job that comes out of the journal. `attempt` runs of it count already.
+
+    `due_at` is when it may run, or since when it might have, in seconds of the wall clock; `fresh`
+    says that it has never been started.
+    """
+
+    id: str
+    definition: Definition
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    attempt: int
+    due_at: float
+    tags: tuple[str, ...] = ()
+    fresh: bool = True
+
+    def due_in(self, now: float) -> float:
+        """Seconds until it may run; below 0 for how long it has waited."""
+        return self.due_at - now
+
+
 class Waiter(Protocol):
     """Something that is told when a job is over."""
 
@@ -141,6 +163,7 @@ class More:
         "expiry",
         "front",
         "holds",
+        "moved",
         "payload",
         "progress",
         "retake",
@@ -158,6 +181,7 @@ class More:
         self.dirs: list[str] = []
         self.front = False
         self.holds = True
+        self.moved = False
         self.payload: Any = None
         self.progress: tuple[float, str] | None = None
         self.retake: asyncio.Future[bool] | None = None
@@ -343,6 +367,16 @@ class Job(Generic[R_co]):
         if self._reason is not None and self._reason != self._state:
             parts.append(f"({self._reason})")
         return f"{parts[0]} {', '.join(parts[1:])}>"
+
+
+def definition_of(job: Job[Any]) -> Definition:
+    """The task of *job* as it was submitted, its options included."""
+    return job._entry.definition
+
+
+def arguments_of(job: Job[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of *job*, which are kept until it is over."""
+    return job._args or (), job._kwargs or {}
 
 
 class _Ended:

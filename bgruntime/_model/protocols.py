@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from .jobs import Job
+from .events import Event
+from .jobs import Adopted, Definition, Job
+from .outcomes import Outcome
 
 
 @runtime_checkable
@@ -33,36 +35,118 @@ class Middleware(Protocol):
     def __call__(self, context: Any, /) -> AbstractAsyncContextManager[Any] | AbstractContextManager[Any]: ...
 
 
-class Journal(Protocol):
-    """Keeps durable jobs from acceptance to completion.
+class Payload(Protocol):
+    """Arguments that were written down, and what a job gets of them: copies read back from that."""
 
-    Every method is called on the runtime's loop. `accept` returns once the jobs are on disk and
-    raises if they are not; the others return at once and see to it later.
+    @property
+    def args(self) -> tuple[Any, ...]: ...
+
+    @property
+    def kwargs(self) -> dict[str, Any]: ...
+
+
+class Ended(Protocol):
+    """How a job or an attempt ended. `error` still has its traceback; times are monotonic."""
+
+    @property
+    def outcome(self) -> Outcome | None: ...
+
+    @property
+    def error(self) -> BaseException | None: ...
+
+    @property
+    def reason(self) -> str | None: ...
+
+    @property
+    def started_at(self) -> float | None: ...
+
+    @property
+    def ended_at(self) -> float: ...
+
+
+class JournalHost(Protocol):
+    """What a journal may ask of the runtime it works for, on the runtime's loop."""
+
+    def definition(self, name: str) -> Definition | None:
+        """The task of that name, if this process knows it."""
+
+    def names(self) -> Sequence[str]:
+        """The names of all tasks this process knows by now."""
+
+    def durable(self) -> Sequence[Definition]:
+        """The durable tasks this runtime can run, as far as they are defined by now."""
+
+    def default_redrive(self) -> int:
+        """How often a failure is redriven by itself when its task does not say."""
+
+    async def reserve(self, definition: Definition, wanted: int) -> int:
+        """Take room in the queue of *definition*; wait for it. Returns how much, at most *wanted*."""
+
+    def adopt(self, definition: Definition, jobs: Sequence[Adopted], reserved: int) -> None:
+        """Run *jobs*, which came out of the journal, in room reserved for the queue of *definition*."""
+
+    async def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+        """Submit one job through the front door."""
+
+    def emit(self, event: Event) -> None:
+        """Tell whoever listens."""
+
+    def nudge(self) -> None:
+        """What `waiting` answers has changed."""
+
+
+class Journal(Protocol):
+    """Keeps durable jobs from acceptance to completion, and every failure.
+
+    Every method is called on the runtime's loop. Those that are not coroutines return at once, never
+    raise where nothing is said, and see to it later.
     """
 
-    def encode(self, job: Job[Any]) -> None:
-        """Check and encode the job's arguments. Raises PayloadError."""
+    def new_id(self) -> str:
+        """An id for a durable job that was given none."""
 
-    async def accept(self, jobs: Sequence[Job[Any]]) -> None:
-        """Write *jobs*, all or none. Raises JournalUnavailable, AcceptUnknown."""
+    def encode(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
+        """Write the arguments down. Raises PayloadError, and TypeError where they do not fit the function."""
+
+    async def accept(self, jobs: Sequence[Job[Any]], payloads: Sequence[Any]) -> None:
+        """Return when *jobs* are on disk, all or none; a cancelled call withdraws them.
+
+        Raises:
+            JournalUnavailable: they are not there.
+            AcceptUnknown: they may be there.
+            ValueError: an id that was given beforehand is in the journal already.
+        """
 
     def withdraw(self, jobs: Sequence[Job[Any]]) -> None:
-        """Take back what was accepted, or is still being written, and shall not run."""
+        """Take back what was accepted and shall not run."""
 
-    def started(self, job: Job[Any]) -> None:
-        """An attempt of *job* starts now."""
+    def begin(self, job: Job[Any]) -> Awaitable[bool | None] | None:
+        """An attempt of a durable *job* is about to start.
 
-    def waits(self, job: Job[Any], delay: float) -> None:
-        """*job* waits *delay* seconds for its next attempt."""
+        None: it may. Otherwise await whether it may: True, False when another process has it now,
+        None when that cannot be written at present.
+        """
 
-    def settled(self, job: Job[Any]) -> None:
-        """*job* is over."""
+    def retrying(self, job: Job[Any], ended: Ended, due: float) -> None:
+        """An attempt ended and *job* waits for the next one, until *due* by the wall clock."""
 
-    def interrupted(self, job: Job[Any]) -> None:
-        """The shutdown ended *job* in this process: it is to run again."""
+    def settled(self, job: Job[Any], ended: Ended) -> Awaitable[None] | None:
+        """*job* is over: any durable one, and any other that did not complete.
 
-    async def flushed(self) -> None:
-        """Return when everything said so far is on disk."""
+        What it returns is awaited before whoever waits for the job is woken.
+        """
+
+    def quiet(self) -> None:
+        """The runtime stops: bring it no more jobs."""
+
+    def waiting(self) -> bool:
+        """Are there jobs on their way from the journal to the runtime?"""
+
+    def problems(self) -> Sequence[str]:
+        """What is wrong with it, in words; empty when it is well."""
+
+    async def close(self) -> None:
+        """Write what is left and close. Durable jobs that are not over will run again. Never raises."""
 
 
 class Channel(Protocol):

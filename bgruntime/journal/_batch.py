@@ -14,18 +14,30 @@ INSERT_JOB = """
 INSERT INTO job(key, id, given, task, args, options, state, owner, run, attempt, crashes, due_ms, created_ms, origin)
 VALUES(?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0, ?, ?, ?) ON CONFLICT(key) DO NOTHING"""
 UPDATE_JOB = """
-UPDATE job SET state = ?, attempt = ?, due_ms = ?, errors = ? WHERE key = ? AND run = ? AND owner = ?"""
+UPDATE job SET state = ?1, started = max(started, ?1 = 2), attempt = ?2, due_ms = ?3, errors = ?4
+WHERE key = ?5 AND run = ?6 AND owner = ?7"""
 DELETE_JOB = "DELETE FROM job WHERE key = ? AND run = ? AND owner = ?"
 INSERT_TRACE = "INSERT INTO trace(hash, body, seen_ms) VALUES(?, ?, ?) ON CONFLICT(hash) DO NOTHING"
 INSERT_CAUSE = "INSERT INTO cause(task, error, place) VALUES(?, ?, ?) ON CONFLICT DO NOTHING"
 INSERT_ENDED = """
 INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, trace, attempt, crashes, errors,
                   durable, obstacle, redrives, budget, due_ms, created_ms, failed_ms, changed_ms)
-SELECT :key, :id, :task, :args, :options, :state, :reason, :error, :message,
+SELECT :key, :id, :task, coalesce(:args, (SELECT args FROM job WHERE key = :key)),
+       coalesce(:options, (SELECT options FROM job WHERE key = :key)), :state, :reason, :error, :message,
        (SELECT id FROM cause WHERE task = :task AND error = :error AND place = :place), :trace, :attempt,
-       :crashes, :errors, :durable, :obstacle, :redrives, :budget, :due_ms, :created_ms, :failed_ms, :failed_ms
+       :crashes, :errors, :durable, :obstacle, 0, :budget, :due_ms, :created_ms, :failed_ms, :failed_ms
 WHERE :run IS NULL OR EXISTS(SELECT 1 FROM job WHERE key = :key AND run = :run AND owner = :owner)
 ON CONFLICT(key) DO NOTHING"""
+UPDATE_ENDED = """
+UPDATE ended SET owner = NULL, changed_ms = :failed_ms, failed_ms = :failed_ms, reason = :reason, error = :error,
+       message = :message, trace = :trace, attempt = attempt + :attempt, crashes = crashes + :crashes,
+       cause = (SELECT id FROM cause WHERE task = :task AND error = :error AND place = :place),
+       errors = (SELECT json_group_array(json(value)) FROM (SELECT value FROM json_each(coalesce(ended.errors, '[]'))
+                 UNION ALL SELECT value FROM json_each(coalesce(:errors, '[]')))),
+       state = CASE WHEN :again AND redrives < budget THEN 3 ELSE :state END,
+       due_ms = CASE WHEN :again AND redrives < budget THEN :failed_ms + (:pause << min(redrives, 16)) ELSE NULL END
+WHERE key = :origin
+  AND (:run IS NULL OR EXISTS(SELECT 1 FROM job WHERE key = :key AND run = :run AND owner = :owner))"""
 
 Row = tuple[Any, ...]
 
@@ -37,6 +49,7 @@ class Accept:
     rows: list[Row]
     deadline: float  # on the monotonic clock
     future: Any
+    then: tuple[str, list[Row]] | None = None  # what is to be true with them
     error: BaseException | None = None
 
 
@@ -59,6 +72,7 @@ class Ending:
     record: dict[str, Any] | None = None
     trace: Trace | None = None
     resolve: tuple[str, dict[str, Any]] | None = None  # a statement about the failure it was redriven from
+    withdrawn: bool = False  # it may never have been written
     entry: Any = None  # of the ledger, to put it back where it came from
     future: Any = None
 
@@ -116,6 +130,9 @@ def fill(connection: sqlite3.Connection, batch: Batch) -> None:
 def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
     if batch.accepts:
         connection.executemany(INSERT_JOB, [row for accept in batch.accepts for row in accept.rows])
+        for accept in batch.accepts:
+            if accept.then is not None:
+                connection.executemany(*accept.then)
     batch.late = 0
     if batch.updates:
         written = connection.executemany(UPDATE_JOB, batch.updates).rowcount
@@ -133,9 +150,12 @@ def _write_endings(connection: sqlite3.Connection, batch: Batch) -> None:
     for ending in batch.endings:
         if ending.resolve is not None:
             connection.execute(*ending.resolve)
-    fences = [ending.fence for ending in batch.endings if ending.fence is not None]
+    fences = [ending.fence for ending in batch.endings if ending.fence is not None and not ending.withdrawn]
     if fences:
         batch.late += len(fences) - connection.executemany(DELETE_JOB, fences).rowcount
+    withdrawn = [ending.fence for ending in batch.endings if ending.fence is not None and ending.withdrawn]
+    if withdrawn:
+        connection.executemany(DELETE_JOB, withdrawn)
 
 
 def _write_records(connection: sqlite3.Connection, endings: Sequence[Ending]) -> None:
@@ -146,7 +166,8 @@ def _write_records(connection: sqlite3.Connection, endings: Sequence[Ending]) ->
         connection.executemany(INSERT_TRACE, [(key, trace.body(), now) for key, trace in traces.items()])
     causes = {(record["task"], record["error"], record["place"]) for record in records}
     connection.executemany(INSERT_CAUSE, causes)
-    connection.executemany(INSERT_ENDED, records)
+    connection.executemany(INSERT_ENDED, [record for record in records if record["origin"] is None])
+    connection.executemany(UPDATE_ENDED, [record for record in records if record["origin"] is not None])
 
 
 def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:

@@ -87,12 +87,7 @@ class Codec:
 
     def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
         """As much as can be written of any arguments; never raises and shows no secret."""
-        try:
-            given = self._named(args, kwargs)
-        except TypeError:
-            given = {str(place): value for place, value in enumerate(args)} | dict(kwargs)
-        hidden = [name for name, value in given.items() if name in self._redact or any(secret_parts(value))]
-        secrets = Secrets(*(given[name] for name in hidden if name in self._redact), *secret_parts(given))
+        given, hidden, secrets = self._hidden(args, kwargs)
         if not hidden:
             try:
                 return Described(self.encode(args, kwargs).text, None, secrets)
@@ -101,6 +96,23 @@ class Codec:
         text = secrets.scrub(json.dumps({n: MASK if n in hidden else readable(v) for n, v in given.items()}))
         why = f"{', '.join(hidden)} redacted" if hidden else "arguments that cannot be written as JSON"
         return Described(capped(text, LIMIT), why, secrets)
+
+    def secrets(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Secrets:
+        """What must be taken out of every text about a call with these arguments."""
+        return self._hidden(args, kwargs)[2]
+
+    def _hidden(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], list[str], Secrets]:
+        """The arguments by name, the names of those that are not to be seen, and what they hide."""
+        try:
+            given = self._named(args, kwargs)
+        except TypeError:
+            given = {str(place): value for place, value in enumerate(args)} | dict(kwargs)
+        secret = {name: list(secret_parts(value)) for name, value in given.items()}
+        hidden = [name for name in given if name in self._redact or secret[name]]
+        values = [given[name] for name in hidden if name in self._redact]
+        return given, hidden, Secrets(*values, *(part for parts in secret.values() for part in parts))
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments by parameter; what was not given is left out."""

@@ -27,7 +27,7 @@ CREATE TABLE job(                   -- durable jobs that are not over; no index 
   task TEXT NOT NULL, args TEXT NOT NULL, options TEXT,
   state INTEGER NOT NULL,           -- 0 available, 1 scheduled, 2 running, 3 retryable
   owner INTEGER, run INTEGER NOT NULL, attempt INTEGER NOT NULL, crashes INTEGER NOT NULL,
-  due_ms INTEGER, created_ms INTEGER NOT NULL,
+  started INTEGER NOT NULL DEFAULT 0, due_ms INTEGER, created_ms INTEGER NOT NULL,
   errors TEXT, origin INTEGER) STRICT;
 CREATE INDEX job_free ON job(task, due_ms) WHERE owner IS NULL;
 CREATE UNIQUE INDEX job_given ON job(id) WHERE given = 1;

@@ -6,11 +6,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from itertools import islice
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote, quote_plus
 
 MASK = "[redacted]"
 DEPTH = 6
+LOOKED_AT = 5_000
 WORD = 4  # characters; a shorter secret is taken out only where it stands alone
 
 
@@ -92,10 +94,17 @@ def parts_of(value: object) -> Iterator[object]:
         yield from (getattr(value, name) for name in getattr(value, "__slots__", ()) if hasattr(value, name))
 
 
-def secret_parts(value: object, depth: int = DEPTH) -> Iterator[object]:
-    """The secrets that hide somewhere inside `value`."""
-    if isinstance(value, Secret):
-        yield value
-    elif depth and not isinstance(value, (str, bytes, int, float, type(None))):
-        for part in parts_of(value):
-            yield from secret_parts(part, depth - 1)
+def secret_parts(value: object) -> Iterator[object]:
+    """The secrets that hide inside `value`, as far as a look at a few thousand objects shows."""
+    level = [value]
+    left = LOOKED_AT
+    for _ in range(DEPTH):
+        below: list[object] = []
+        for one in level:
+            if isinstance(one, Secret):
+                yield one
+            elif not isinstance(one, (str, bytes, int, float, type(None))) and left > 0:
+                parts = list(islice(parts_of(one), left))
+                left -= len(parts)
+                below += parts
+        level = below

@@ -17,7 +17,7 @@ from ._schema import probe, set_up
 from ._turnstile import Spawn, Turnstile
 
 NEWEST_KEY = "SELECT max(coalesce((SELECT max(key) FROM job), 0), coalesce((SELECT max(key) FROM ended), 0))"
-RESCUED = """key, id, given, task, args, options, state, owner, run, attempt, crashes, due_ms, created_ms, errors, origin"""
+RESCUED = """key, id, given, task, args, options, state, owner, run, attempt, crashes, started, due_ms, created_ms, errors, origin"""
 
 
 class Session:

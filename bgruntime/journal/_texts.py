@@ -38,4 +38,7 @@ def message_of(error: BaseException) -> str:
 
 def name_of(kind: type) -> str:
     """The name by which people know a class: `smtplib.SMTPException`, and `ValueError` without a module."""
-    return kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    module = kind.__module__
+    if module in ("builtins", "__main__"):
+        return kind.__qualname__
+    return f"{'bgruntime' if module.startswith('bgruntime.') else module}.{kind.__qualname__}"

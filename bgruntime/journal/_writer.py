@@ -52,11 +52,13 @@ class Writer:
         """Can something be written now?"""
         return self._task is not None and not self._closing and self._access.ill is None
 
-    async def accept(self, rows: list[tuple[Any, ...]]) -> None:
+    async def accept(
+        self, rows: list[tuple[Any, ...]], then: tuple[str, list[tuple[Any, ...]]] | None = None
+    ) -> None:
         """Returns when all rows are on disk. `JournalUnavailable`: none is; `AcceptUnknown`: the disk hangs."""
         if not self.takes:
             raise self._access.refusal()
-        accept = Accept(rows, self._ports.monotonic() + ACCEPT_LIMIT, self._loop.create_future())
+        accept = Accept(rows, self._ports.monotonic() + ACCEPT_LIMIT, self._loop.create_future(), then)
         limit = self._ports.call_later(self._loop, ACCEPT_LIMIT + GRACE, lambda: self._expire(accept))
         self._ledger.add_accept(accept)
         try:

@@ -1,0 +1,59 @@
+"""What the journal may ask of a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ._engine.adopt import adopt, reserve
+from ._engine.supervise import Supervisor
+from ._model.events import Event
+from ._model.jobs import Adopted, Definition, Job
+from ._task import Task
+
+if TYPE_CHECKING:
+    from ._runtime import Runtime
+
+
+class Host:
+    """One runtime, as its journal sees it. See `bgruntime.extend.JournalHost`."""
+
+    def __init__(self, runtime: Runtime, engine: Supervisor) -> None:
+        self._runtime = runtime
+        self._engine = engine
+
+    def definition(self, name: str) -> Definition | None:
+        task = self._runtime.registry.get(name)
+        return None if task is None else task.definition
+
+    def names(self) -> Sequence[str]:
+        return [task.name for task in self._runtime.registry]
+
+    def durable(self) -> Sequence[Definition]:
+        definitions = (task.definition for task in self._runtime.registry)
+        lines = self._engine.lines
+        return [one for one in definitions if one.options.durable and one.options.queue in lines]
+
+    def default_redrive(self) -> int:
+        return self._engine.limits.redrive
+
+    async def reserve(self, definition: Definition, wanted: int) -> int:
+        return await reserve(self._engine, definition, wanted)
+
+    def adopt(self, definition: Definition, jobs: Sequence[Adopted], reserved: int) -> None:
+        adopt(self._engine, definition, jobs, reserved)
+
+    async def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+        task: Task[..., Any] = Task(replace(definition, kept=False))
+        return await self._runtime.submit(task, *args, **kwargs)
+
+    def emit(self, event: Event) -> None:
+        if self._engine.tell.wanted(type(event)):
+            self._engine.tell(event)
+
+    def nudge(self) -> None:
+        self._engine.check_idle()
+
+
+__all__ = ["Host"]

@@ -1,0 +1,136 @@
+"""How jobs change hands: the dead are buried, what is free is claimed. Steps for the writing thread."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import sqlite3
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ._owners import Other, others
+
+PAGE = 500
+CRASHES = 2  # deaths after a start mark, then a job is quarantined
+CRASH_LOOP = "crash loop"
+
+FREE = "SELECT due_ms, key FROM job WHERE owner IS NULL AND task = ? AND due_ms <= ? ORDER BY due_ms LIMIT ?"
+CLAIM = """
+UPDATE job SET owner = ?, run = run + 1 WHERE owner IS NULL AND key IN (SELECT value FROM json_each(?))
+RETURNING key, id, task, args, options, state, run, attempt, crashes, started, due_ms, created_ms, errors, origin"""
+BURY = """
+UPDATE job SET owner = NULL, run = run + 1, crashes = crashes + (state = 2), due_ms = coalesce(due_ms, created_ms),
+               state = CASE state WHEN 2 THEN 0 ELSE state END
+WHERE key IN (SELECT key FROM job WHERE owner = ? AND key > ? ORDER BY key LIMIT ?)
+RETURNING key, id, task, crashes"""
+QUARANTINE_CAUSE = "INSERT INTO cause(task, error, place) SELECT task, '', '' FROM job WHERE key = ? ON CONFLICT DO NOTHING"
+QUARANTINE = """
+INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, attempt, crashes, errors,
+                  durable, obstacle, redrives, budget, created_ms, failed_ms, changed_ms)
+SELECT key, id, task, args, options, 6, :reason, '', :message,
+       (SELECT id FROM cause WHERE task = job.task AND error = '' AND place = ''),
+       attempt, crashes, errors, 1, NULL, 0, 0, created_ms, :now, :now
+FROM job WHERE key = :key AND origin IS NULL ON CONFLICT(key) DO NOTHING"""
+QUARANTINE_ORIGIN = """
+UPDATE ended SET state = 6, reason = :reason, message = :message, owner = NULL, due_ms = NULL, failed_ms = :now,
+                 changed_ms = :now, crashes = crashes + (SELECT crashes FROM job WHERE key = :key)
+WHERE key = (SELECT origin FROM job WHERE key = :key)"""
+RELEASE = """
+UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms), state = CASE state WHEN 2 THEN 0 ELSE state END
+WHERE owner = ? AND key NOT IN (SELECT value FROM json_each(?))"""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A row that is ours now."""
+
+    key: int
+    id: str
+    task: str
+    args: str
+    options: str | None
+    state: int
+    run: int
+    attempt: int
+    crashes: int
+    started: int
+    due_ms: int
+    created_ms: int
+    errors: str | None
+    origin: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Buried:
+    """What was done with the rows of the dead: how many came free, and which will not run again."""
+
+    freed: int
+    last: int | None  # where the next page begins; None when the dead is struck off
+    quarantined: tuple[tuple[str, str], ...]  # id and task
+
+
+def claim(
+    connection: sqlite3.Connection, owner: int, names: Collection[str], until_ms: int, limit: int
+) -> list[Claimed]:
+    """Take at most `limit` rows of these tasks that nobody has and that are due, the longest due first."""
+    found = [connection.execute(FREE, (name, until_ms, limit)).fetchall() for name in names]
+    keys = [key for _, key in heapq.nsmallest(limit, (row for rows in found for row in rows))]
+    if not keys:
+        return []
+    rows = connection.execute(CLAIM, (owner, json.dumps(keys))).fetchall()
+    return sorted((Claimed(*row) for row in rows), key=lambda row: (row.due_ms, row.key))
+
+
+def claimable(connection: sqlite3.Connection, names: Collection[str], until_ms: int) -> bool:
+    """Is there anything to claim? A question for the reading thread."""
+    return any(connection.execute(FREE, (name, until_ms, 1)).fetchone() for name in names)
+
+
+def dead(connection: sqlite3.Connection, owner: int, directory: Path) -> list[Other]:
+    """Who has left without signing off? A question for the reading thread."""
+    return [other for other in others(connection, owner) if other.is_dead(directory)]
+
+
+def bury(connection: sqlite3.Connection, gone: Other, directory: Path, now_ms: int, after: int = 0) -> Buried:
+    """Free a page of a dead process's rows, those above `after`; strike it off when there are no more.
+
+    A job that was running counts one death more; at the second it is quarantined. Looks again whether
+    the owner is dead: between the question and this transaction everything may have changed.
+    """
+    if not gone.is_dead(directory):
+        return Buried(0, None, ())
+    rows = connection.execute(BURY, (gone.id, after, PAGE)).fetchall()
+    looping = [(key, id, task) for key, id, task, crashes in rows if crashes >= CRASHES]
+    for key, _, _ in looping:
+        quarantine(connection, key, CRASH_LOOP, f"its process died {CRASHES} times while it ran", now_ms)
+    last = max((row[0] for row in rows), default=0) if len(rows) == PAGE else None
+    if last is None:
+        connection.execute("UPDATE ended SET owner = NULL WHERE owner = ?", (gone.id,))
+        connection.execute("DELETE FROM owner WHERE id = ?", (gone.id,))
+    return Buried(len(rows), last, tuple((id, task) for _, id, task in looping))
+
+
+def quarantine(connection: sqlite3.Connection, key: int, reason: str, message: str, now_ms: int) -> None:
+    """Move a job to where it does not run again by itself, the failure it was redriven from included."""
+    values: dict[str, Any] = {"key": key, "reason": reason, "message": message, "now": now_ms}
+    connection.execute(QUARANTINE_CAUSE, (key,))
+    connection.execute(QUARANTINE, values)
+    connection.execute(QUARANTINE_ORIGIN, values)
+    connection.execute("DELETE FROM job WHERE key = ?", (key,))
+
+
+def quarantine_ours(
+    connection: sqlite3.Connection, owner: int, rows: Sequence[tuple[int, int, str]], reason: str, now_ms: int
+) -> None:
+    """Quarantine rows of ours, given as key, run and what is wrong with each."""
+    for key, run, message in rows:
+        held = connection.execute("SELECT 1 FROM job WHERE key = ? AND run = ? AND owner = ?", (key, run, owner))
+        if held.fetchone():
+            quarantine(connection, key, reason, message, now_ms)
+
+
+def release(connection: sqlite3.Connection, owner: int, kept: Collection[int]) -> int:
+    """Give back all rows of ours but those with the keys `kept`: rows whose acceptance was in doubt."""
+    return connection.execute(RELEASE, (owner, json.dumps(list(kept)))).rowcount

@@ -1,0 +1,204 @@
+"""Brings jobs that nobody has into the runtime, in pages, as there is room for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bgruntime import BgRuntimeError, JournalUnavailable, PayloadError
+from bgruntime.extend import Adopted, Definition, JobQuarantined, JournalHost, ports
+
+from ._access import Access
+from ._claims import CRASH_LOOP, Claimed, bury, claim, claimable, dead, quarantine_ours, release
+from ._keys import milliseconds
+from ._leader import pause
+from ._ledger import Entry, Ledger
+from ._owners import Other, name_tasks, renew
+from ._recorder import Recorder
+from ._redrive import UNFIT, with_options
+from ._states import Row
+from ._writer import Writer
+
+SCAN = 1.0  # seconds between two looks for the dead and for what is due
+ROOM = 200  # jobs taken in at a time
+
+
+class Feed:
+    """Looks every second for processes that have died and for jobs that are due and free.
+
+    `unsure` says that there may be rows of ours that nobody here knows of; they are given back then.
+    """
+
+    def __init__(
+        self, host: JournalHost, access: Access, writer: Writer, ledger: Ledger, recorder: Recorder, entries: dict[str, Entry]
+    ) -> None:
+        self._host = host
+        self._access = access
+        self._writer = writer
+        self._ledger = ledger
+        self._recorder = recorder
+        self._entries = entries
+        self._names: tuple[str, ...] = ()
+        self._owner = 0
+        self._scanned = False
+        self._taking: dict[str, asyncio.Task[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self.unsure = False
+
+    def start(self) -> None:
+        """Looks for the first time in the next turn of the loop."""
+        self._loop = asyncio.get_running_loop()
+        self._ports = ports.current()
+        self._task = self._loop.create_task(self._run(), name="bgruntime-journal-feed")
+
+    @property
+    def busy(self) -> bool:
+        """Are there jobs on their way, or has nobody looked yet?"""
+        return self._task is not None and (not self._scanned or bool(self._taking))
+
+    def stop(self) -> None:
+        """Brings no more jobs."""
+        for task in (self._task, *self._taking.values()):
+            if task is not None:
+                task.cancel()
+
+    async def close(self) -> None:
+        """The same, and returns when all is quiet."""
+        self.stop()
+        tasks = [task for task in (self._task, *self._taking.values()) if task is not None]
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._task = None
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                with contextlib.suppress(JournalUnavailable):
+                    await self._scan()
+                if not self._scanned or not self._taking:
+                    self._scanned = True
+                    self._host.nudge()
+                await pause(self._loop, SCAN * (0.75 + self._ports.random.random() / 4))
+        finally:
+            self._scanned = True
+
+    async def _scan(self) -> None:
+        if not self._writer.takes:
+            return
+        await self._say_what_we_know()
+        if self.unsure:
+            self.unsure = False
+            kept = [entry.key for entry in self._entries.values()]
+            await self._writer.step(release, self._ledger.owner, kept)
+        directory = Path(f"{self._access.path}.owners")
+        for gone in await self._access.read(dead, self._ledger.owner, directory):
+            await self._bury(gone, directory)
+        for definitions in self._by_queue():
+            names = [definition.name for definition in definitions]
+            queue = definitions[0].options.queue
+            if queue not in self._taking and await self._access.read(claimable, names, self._soon()):
+                task = self._loop.create_task(self._take(definitions), name=f"bgruntime-journal-feed {queue}")
+                self._taking[queue] = task
+                task.add_done_callback(lambda _, queue=queue: self._taken(queue))  # type: ignore[misc]
+
+    async def _say_what_we_know(self) -> None:
+        names = tuple(sorted(definition.name for definition in self._host.durable()))
+        leased = self._access.session.owner is not None and self._access.session.owner.leased
+        if names != self._names or self._owner != self._ledger.owner:
+            await self._writer.step(name_tasks, self._ledger.owner, names)
+            self._names, self._owner = names, self._ledger.owner
+        if leased:
+            await self._writer.step(renew, self._ledger.owner)
+
+    def _by_queue(self) -> list[list[Definition]]:
+        queues: dict[str, list[Definition]] = {}
+        for definition in self._host.durable():
+            queues.setdefault(definition.options.queue, []).append(definition)
+        return list(queues.values())
+
+    def _soon(self) -> int:
+        """Jobs that are due before the next look are taken now; the runtime waits for their time."""
+        return milliseconds(self._ports.time() + SCAN)
+
+    def _now(self) -> int:
+        return milliseconds(self._ports.time())
+
+    async def _bury(self, gone: Other, directory: Path) -> None:
+        after: int | None = 0
+        while after is not None:
+            buried = await self._writer.step(bury, gone, directory, self._now(), after)
+            after = buried.last
+            for id, task in buried.quarantined:
+                self._host.emit(JobQuarantined(self._ports.monotonic(), id, task, CRASH_LOOP))
+        with contextlib.suppress(OSError):
+            (directory / gone.lock).unlink(missing_ok=True)
+
+    # One queue
+
+    def _taken(self, queue: str) -> None:
+        self._taking.pop(queue, None)
+        if not self.busy:
+            self._host.nudge()
+
+    async def _take(self, definitions: Sequence[Definition]) -> None:
+        """Take in what is due, for as long as there is more of it."""
+        names = [definition.name for definition in definitions]
+        with contextlib.suppress(BgRuntimeError):
+            while room := await self._host.reserve(definitions[0], ROOM):
+                jobs: list[Adopted] = []
+                try:
+                    rows = await self._writer.step(claim, self._ledger.owner, names, self._soon(), room)
+                    jobs = await self._adoptable(rows)
+                finally:
+                    self._host.adopt(definitions[0], jobs, room)
+                if len(rows) < room:
+                    return
+
+    async def _adoptable(self, rows: Sequence[Claimed]) -> list[Adopted]:
+        jobs, unfit = [], []
+        for row in rows:
+            definition = self._host.definition(row.task)
+            if definition is None:
+                self.unsure = True  # it was forgotten meanwhile: give its row back
+                continue
+            try:
+                jobs.append(self._adopted(row, definition))
+            except PayloadError as error:
+                unfit.append((row, str(error)))
+        if unfit:
+            await self._quarantine(unfit)
+        return jobs
+
+    def _adopted(self, row: Claimed, definition: Definition) -> Adopted:
+        args, kwargs = self._recorder.codec(definition).decode(row.args)
+        options = json.loads(row.options) if row.options else {}
+        self._entries[row.id] = Entry(
+            id=row.id,
+            key=row.key,
+            run=row.run,
+            attempt=row.attempt,
+            crashes=row.crashes,
+            state=Row(row.state),
+            due_ms=row.due_ms,
+            created_ms=row.created_ms,
+            errors=json.loads(row.errors) if row.errors else [],
+            origin=row.origin,
+        )
+        return Adopted(
+            id=row.id,
+            definition=with_options(definition, row.options),
+            args=args,
+            kwargs=kwargs,
+            attempt=row.attempt,
+            due_at=row.due_ms / 1000,
+            tags=tuple(options.get("tags", ())),
+            fresh=not row.started,
+        )
+
+    async def _quarantine(self, unfit: Sequence[tuple[Claimed, str]]) -> None:
+        rows = [(row.key, row.run, message) for row, message in unfit]
+        await self._writer.step(quarantine_ours, self._ledger.owner, rows, UNFIT, self._now())
+        for row, _ in unfit:
+            self._host.emit(JobQuarantined(self._ports.monotonic(), row.id, row.task, UNFIT))

@@ -1,0 +1,245 @@
+"""Redrive: a journaled failure becomes a new job, through the front door, in one process at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from bgruntime import AcceptUnknown, Job, PayloadError, RuntimeClosed, UnknownTask
+from bgruntime.extend import Definition, JobState, JournalHost, ports
+
+from ._batch import Ending
+from ._failures import Filter, matching
+from ._keys import milliseconds
+from ._ledger import Ledger
+from ._recorder import Recorder
+from ._writer import Writer
+
+PAGE = 100  # claimed at a time, and running at a time of those that were not asked for by hand
+HELD = 0  # the owner of a failure while a durable job is under way for it
+UNFIT = "arguments no longer fit"
+
+DUE = "SELECT key FROM ended WHERE due_ms <= ? AND owner IS NULL AND task IN (SELECT value FROM json_each(?)) ORDER BY due_ms LIMIT ?"
+CLAIM = """
+UPDATE ended SET owner = ?, redrives = redrives + ? WHERE owner IS NULL AND key IN (SELECT value FROM json_each(?))
+RETURNING key, id, task, args, options"""
+HOLD = f"UPDATE ended SET owner = {HELD} WHERE key = ?"
+SUCCEEDED = "UPDATE ended SET state = 4, owner = NULL, due_ms = NULL, changed_ms = :now WHERE key = :key"
+FREED = "UPDATE ended SET owner = NULL, redrives = redrives - :counted, due_ms = CASE WHEN due_ms IS NULL THEN NULL ELSE max(due_ms, :now) END WHERE key = :key"
+UNFIT_NOW = """
+UPDATE ended SET state = 6, owner = NULL, due_ms = NULL, reason = :reason, message = :message, changed_ms = :now
+WHERE key = :key"""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A failure that is ours to redrive."""
+
+    key: int
+    id: str
+    task: str
+    args: str
+    options: str | None
+    counted: int  # 1 when it was redriven by itself
+
+
+class Redriver:
+    """Makes new jobs of failures and writes down what became of them.
+
+    `origin_of(job)` tells which failure a job was made of, while it is under way.
+    """
+
+    def __init__(
+        self, host: JournalHost, writer: Writer, ledger: Ledger, recorder: Recorder, new_id: Callable[[], str]
+    ) -> None:
+        self._host = host
+        self._new_id = new_id
+        self._writer = writer
+        self._ledger = ledger
+        self._recorder = recorder
+        self._under_way: dict[str, Failed] = {}
+        self._followers: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        self.submitting = 0
+
+    def origin_of(self, id: str) -> int | None:
+        """The key of the failure that the job with this id was made of."""
+        failed = self._under_way.get(id)
+        return None if failed is None else failed.key
+
+    def over(self, id: str) -> int | None:
+        """The same, when the job is over: it is not under way any more."""
+        failed = self._under_way.pop(id, None)
+        return None if failed is None else failed.key
+
+    def stop(self) -> None:
+        """Makes no more jobs."""
+        self._stopped = True
+
+    async def close(self) -> None:
+        """Lets go of all that is under way."""
+        self.stop()
+        for follower in list(self._followers):
+            follower.cancel()
+        await asyncio.gather(*self._followers, return_exceptions=True)
+        for id in list(self._under_way):
+            self.free(id)
+
+    def free(self, id: str) -> None:
+        """The job came to no end of its own: its failure may be redriven again, and this did not count."""
+        failed = self._under_way.pop(id, None)
+        if failed is not None:
+            self._write(FREED, failed.key, counted=failed.counted)
+
+    # By itself
+
+    async def run_due(self) -> None:
+        """Redrive the failures that are due, the longest due first, as many as may be under way at a time."""
+        room = PAGE - len(self._under_way)
+        if room > 0 and not self._stopped:
+            now = milliseconds(ports.current().time())
+            names = json.dumps(list(self._host.names()))
+            await self._submit_all(await self._writer.step(claim_due, self._ledger.owner, now, names, room))
+
+    # By hand
+
+    async def run_matching(self, wanted: Filter) -> list[Job[Any]]:
+        """Redrive all failures that are meant and can be, and return when the jobs are accepted."""
+        jobs: list[Job[Any]] = []
+        until = wanted.until or ports.current().time() + 0.001  # what fails again is not taken twice
+        wanted = replace(wanted, until=until, redrivable=True, tasks=tuple(self._host.names()))
+        while claimed := await self._writer.step(claim_matching, self._ledger.owner, wanted):
+            jobs += await self._submit_all(claimed)
+        return jobs
+
+    async def run_one(self, id: str) -> Job[Any]:
+        """Redrive the failure with this id.
+
+        Raises:
+            LookupError: there is none that is open, or it is being redriven now.
+            PayloadError: its arguments do not fit the task any more.
+            UnknownTask: this process does not know the task.
+        """
+        [*claimed] = await self._writer.step(claim_one, self._ledger.owner, id)
+        if not claimed:
+            raise LookupError(f"no failure {id!r} that can be redriven now")
+        return await self._submit(claimed[0])
+
+    # The job
+
+    async def _submit_all(self, claimed: list[Failed]) -> list[Job[Any]]:
+        """Submit what can be; whatever happens, what was not submitted is let go of."""
+        jobs: list[Job[Any]] = []
+        left = list(reversed(claimed))
+        try:
+            while left:
+                with contextlib.suppress(PayloadError, UnknownTask):
+                    jobs.append(await self._submit(left.pop()))
+        finally:
+            for failed in left:
+                self._write(FREED, failed.key, counted=failed.counted)
+        return jobs
+
+    async def _submit(self, failed: Failed) -> Job[Any]:
+        if self._stopped:
+            self._write(FREED, failed.key, counted=failed.counted)
+            raise RuntimeClosed("stopping")
+        definition = self._host.definition(failed.task)
+        if definition is None:
+            self._write(FREED, failed.key, counted=failed.counted)
+            raise UnknownTask(f"failure {failed.id}: no task {failed.task!r} is defined in this process")
+        try:
+            args, kwargs = self._recorder.codec(definition).decode(failed.args)
+        except PayloadError as error:
+            self._write(UNFIT_NOW, failed.key, reason=UNFIT, message=str(error))
+            raise
+        return await self._send(failed, with_options(definition, failed.options), args, kwargs)
+
+    async def _send(self, failed: Failed, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+        id = self._new_id()
+        self._under_way[id] = failed
+        self.submitting += 1
+        try:
+            named = replace(definition, options=replace(definition.options, id=id), kept=False)
+            job = await self._host.submit(named, args, kwargs)
+        except AcceptUnknown:
+            self._under_way.pop(id, None)  # the job that may be there holds it
+            raise
+        except BaseException:
+            self.free(id)
+            raise
+        finally:
+            self.submitting -= 1
+        if not definition.options.durable:
+            loop = asyncio.get_running_loop()
+            follower = loop.create_task(self._follow(job, id), name=f"bgruntime-redrive {failed.id}")
+            self._followers.add(follower)
+            follower.add_done_callback(self._followers.discard)
+        return job
+
+    async def _follow(self, job: Job[Any], id: str) -> None:
+        """An ordinary job tells the journal of its failure only: see to its success."""
+        await job.wait()
+        if job.state is JobState.COMPLETED:
+            failed = self._under_way.pop(id, None)
+            if failed is not None:
+                self._write(SUCCEEDED, failed.key)
+        else:
+            self.free(id)  # unless its failure was written down
+
+    def _write(self, statement: str, key: int, **values: Any) -> None:
+        now = milliseconds(ports.current().time())
+        self._ledger.end(None, Ending(resolve=(statement, {"key": key, "now": now, **values})))
+
+
+def succeeded(origin: int, now: int) -> tuple[str, dict[str, Any]]:
+    """The statement by which a failure counts as dealt with."""
+    return SUCCEEDED, {"key": origin, "now": now}
+
+
+def freed(origin: int, now: int) -> tuple[str, dict[str, Any]]:
+    """The statement by which a failure may be redriven again."""
+    return FREED, {"key": origin, "now": now, "counted": 0}
+
+
+def with_options(definition: Definition, options: str | None) -> Definition:
+    """The task with the options one job of it was submitted with."""
+    kept = json.loads(options) if options else {}
+    known = {name: value for name, value in kept.items() if name in ("priority", "timeout", "max_attempts", "expires_in")}
+    if "tags" in kept:
+        known["tags"] = tuple(kept["tags"])
+    own = definition.options
+    if all(getattr(own, name) == value for name, value in known.items()):
+        return definition
+    return replace(definition, options=replace(own, **known), kept=False)
+
+
+def claim_due(connection: sqlite3.Connection, owner: int, now: int, names: str, limit: int) -> list[Failed]:
+    """Take the failures that are due."""
+    keys = [key for (key,) in connection.execute(DUE, (now, names, limit))]
+    return _claim(connection, owner, keys, 1)
+
+
+def claim_matching(connection: sqlite3.Connection, owner: int, wanted: Filter) -> list[Failed]:
+    """Take a page of the failures that are meant."""
+    rows = matching(connection, wanted, "0", "FROM ended", PAGE)
+    return _claim(connection, owner, [row[1] for row in rows], 0)
+
+
+def claim_one(connection: sqlite3.Connection, owner: int, id: str) -> list[Failed]:
+    """Take the newest failure with this id, if it can be redriven."""
+    sql = "SELECT key FROM ended WHERE id = ? AND obstacle IS NULL AND state IN (3, 5, 6, 7) ORDER BY key DESC LIMIT 1"
+    return _claim(connection, owner, [key for (key,) in connection.execute(sql, (id,))], 0)
+
+
+def _claim(connection: sqlite3.Connection, owner: int, keys: list[int], counted: int) -> list[Failed]:
+    if not keys:
+        return []
+    rows: list[tuple[Any, ...]] = connection.execute(CLAIM, (owner, counted, json.dumps(keys))).fetchall()
+    order = {key: place for place, key in enumerate(keys)}
+    return sorted((Failed(*row, counted) for row in rows), key=lambda failed: order[failed.key])

@@ -1,0 +1,202 @@
+"""What keeps the file small, and copies of it: in steps so short that nobody waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from bgruntime.extend import ports
+
+from ._access import Access
+from ._faults import Refused
+from ._keys import milliseconds
+from ._leader import pause
+from ._ledger import settle
+from ._states import Row
+from ._writer import Writer
+
+BATCH = 500  # rows deleted at a time
+REST = 3.0  # times as long as a batch took, between two of them
+VACUUM = 200  # pages given back after a batch
+
+PURGEABLE = "SELECT {what} FROM ended WHERE state = ? AND failed_ms < ? AND changed_ms < ? AND owner IS NULL"
+PURGE = f"DELETE FROM ended WHERE key IN ({PURGEABLE.format(what='key')} ORDER BY failed_ms LIMIT ?)"
+EXCESS = """
+DELETE FROM ended WHERE key IN (SELECT key FROM ended WHERE state = ? AND owner IS NULL ORDER BY failed_ms LIMIT ?)"""
+UNUSED_TRACES = "SELECT hash FROM trace WHERE hash NOT IN (SELECT trace FROM ended WHERE trace IS NOT NULL) LIMIT 10000"
+DELETE_TRACES = """
+DELETE FROM trace WHERE hash = ? AND seen_ms < ?
+AND hash NOT IN (SELECT trace FROM ended WHERE state IN (3, 5) AND failed_ms >= ? AND trace IS NOT NULL)"""
+NOBODYS = (  # no process works on a copy
+    """UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms), state = CASE state WHEN 2 THEN 0 ELSE state END
+       WHERE owner IS NOT NULL""",
+    "UPDATE ended SET owner = NULL WHERE owner > 0",
+    "DELETE FROM owner",
+)
+DELETE_CAUSES = """
+DELETE FROM cause WHERE id IN (SELECT id FROM cause WHERE NOT EXISTS(SELECT 1 FROM ended WHERE ended.cause = cause.id)
+LIMIT 1000)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How long what is over stays in the journal: seconds by state, and how many at most.
+
+    `completed` counts for failures that were redriven with success, and for durable jobs where
+    `Journal(keep=…)` keeps them.
+    """
+
+    completed: float = 86_400.0
+    cancelled: float = 86_400.0
+    discarded: float = 30 * 86_400.0
+    quarantined: float = 30 * 86_400.0
+    most_discarded: int = 100_000
+
+    def limits(self) -> Iterator[tuple[Row, float]]:
+        """Each state and its seconds."""
+        yield Row.COMPLETED, self.completed
+        yield Row.CANCELLED, self.cancelled
+        yield Row.GIVEN_UP, self.completed
+        yield Row.DISCARDED, self.discarded
+        yield Row.QUARANTINED, self.quarantined
+
+
+class Upkeep:
+    """Deletes what has stayed long enough, and makes copies."""
+
+    def __init__(self, access: Access, writer: Writer, retention: Retention) -> None:
+        self._access = access
+        self._writer = writer
+        self._retention = retention
+
+    async def tidy(self) -> None:
+        """Deletes what the retention no longer keeps. For the leader, once a minute."""
+        now = ports.current().time()
+        for state, seconds in self._retention.limits():
+            await self.purge(state, milliseconds(now - seconds))
+        await self._trim()
+        await self._forget_traces(milliseconds(now))
+
+    async def purge(self, state: Row, before_ms: int) -> int:
+        """Deletes what ended in `state` before then; returns how many that were."""
+        clock = ports.current().monotonic
+        total, deleted = 0, BATCH
+        while deleted == BATCH:
+            began = clock()
+            deleted = await self._writer.step(purge, int(state), before_ms)
+            total += deleted
+            await pause(asyncio.get_running_loop(), (clock() - began) * REST)
+        return total
+
+    async def purgeable(self, state: Row, before_ms: int) -> int:
+        """How many `purge` would delete."""
+        return await self._access.read(count_purgeable, int(state), before_ms)
+
+    async def _trim(self) -> None:
+        excess = await self._access.read(count_state, int(Row.DISCARDED)) - self._retention.most_discarded
+        while excess > 0:
+            await self._writer.step(trim, int(Row.DISCARDED), min(BATCH, excess))
+            excess -= BATCH
+            await pause(asyncio.get_running_loop(), 0.005)
+
+    async def _forget_traces(self, now_ms: int) -> None:
+        hashes = await self._access.read(unused_traces)
+        if hashes:
+            await self._writer.step(delete_traces, hashes, now_ms - 60_000)
+
+    async def backup(self, path: Path) -> None:
+        """Copies the journal to `path` while it is in use, and checks the copy; see `Journal.backup`."""
+        if path.absolute() == self._access.path.absolute():
+            raise ValueError(f"{path} is the journal itself")
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        over.add_done_callback(_seen)
+        source = str(self._access.path)
+
+        def run() -> None:
+            error: BaseException | None = None
+            try:
+                copy(source, path)
+            except BaseException as raised:
+                error = raised
+            loop.call_soon_threadsafe(settle, over, error)
+
+        ports.current().spawn(run, "bgruntime-journal-backup")
+        await over
+
+
+def purge(connection: sqlite3.Connection, state: int, before_ms: int) -> int:
+    """Delete one batch, and give some space back."""
+    deleted = connection.execute(PURGE, (state, before_ms, before_ms, BATCH)).rowcount
+    if deleted < BATCH:
+        connection.execute(DELETE_CAUSES)
+    connection.execute(f"PRAGMA incremental_vacuum({VACUUM})").fetchall()
+    return deleted
+
+
+def trim(connection: sqlite3.Connection, state: int, limit: int) -> int:
+    """Delete the oldest of a state."""
+    return connection.execute(EXCESS, (state, limit)).rowcount
+
+
+def count_purgeable(connection: sqlite3.Connection, state: int, before_ms: int) -> int:
+    """How many rows `purge` would delete in all."""
+    sql = PURGEABLE.format(what="count(*)")
+    return int(connection.execute(sql, (state, before_ms, before_ms)).fetchone()[0])
+
+
+def count_state(connection: sqlite3.Connection, state: int) -> int:
+    """How many rows are in a state."""
+    return int(connection.execute("SELECT count(*) FROM ended WHERE state = ?", (state,)).fetchone()[0])
+
+
+def unused_traces(connection: sqlite3.Connection) -> list[bytes]:
+    """Tracebacks no failure refers to any more."""
+    return [key for (key,) in connection.execute(UNUSED_TRACES)]
+
+
+def delete_traces(connection: sqlite3.Connection, hashes: list[bytes], since_ms: int) -> None:
+    """Delete tracebacks that were unused, unless a failure has come since."""
+    connection.executemany(DELETE_TRACES, [(key, since_ms, since_ms) for key in hashes])
+
+
+def copy(source: str, target: Path) -> None:
+    """Copy a database in one step on a connection of its own, so that no writer waits and none disturbs it."""
+    partial = target.with_name(f"{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    try:
+        _copy_and_check(source, partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _copy_and_check(source: str, partial: Path) -> None:
+    reading = sqlite3.connect(source, isolation_level=None)
+    writing = sqlite3.connect(partial, isolation_level=None)
+    try:
+        reading.execute("PRAGMA query_only=ON")
+        reading.backup(writing, pages=-1)
+        writing.execute("PRAGMA journal_mode=DELETE").fetchall()
+        for statement in NOBODYS:
+            writing.execute(statement)
+        answers = [answer for (answer,) in writing.execute("PRAGMA integrity_check")]
+    finally:
+        writing.close()
+        reading.close()
+    if answers != ["ok"]:
+        raise Refused(f"the copy of {source} is damaged: {json.dumps(answers[:3])}")
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _seen(over: asyncio.Future[None]) -> None:
+    """Nobody may be left to hear of the error."""
+    if not over.cancelled():
+        over.exception()
