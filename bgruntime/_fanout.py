@@ -10,6 +10,7 @@ from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ._engine.admit import admit, admit_nested, admit_reserved, wait_for_room
+from ._engine.supervise import Wait
 from ._model.errors import PayloadError
 from ._model.jobs import Entry, Job
 from ._model.states import JobState
@@ -127,7 +128,7 @@ class _Flow:
         self._exhausted = self._ended = self._filling = False
         self._failure: BaseException | None = None
         self._feeder: asyncio.Task[Any] | None = None
-        self._change: asyncio.Future[None] | None = None
+        self._change: Wait | None = None
         self._capacity: asyncio.Future[None] | None = None
 
     # -- the consumer's side ---------------------------------------------------------------------
@@ -199,13 +200,8 @@ class _Flow:
             raise
 
     async def _wait_for_change(self) -> None:
-        engine = self._engine
-        me = engine.inside()
-        self._change = future = engine.loop.create_future()
-        if me is None:
-            await future
-        else:
-            await engine.without_slot(me, future)
+        self._change = wait = Wait(self._engine, self._engine.inside())
+        await wait.until_signalled()
 
     def _has_next(self) -> bool:
         return self.yielded in self._waiting if self._ordered else bool(self._ready)
@@ -257,9 +253,10 @@ class _Flow:
         self._wake()
 
     def _wake(self) -> None:
-        for future in (self._change, self._capacity):
-            if future is not None and not future.done():
-                future.set_result(None)
+        if self._change is not None:
+            self._change.signal()
+        if self._capacity is not None and not self._capacity.done():
+            self._capacity.set_result(None)
 
     # -- the input's side ------------------------------------------------------------------------
 

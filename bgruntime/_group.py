@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from ._engine.supervise import Wait
 from ._model.jobs import Job
 from ._model.states import JobState
 from ._task import Task, close_refused
@@ -35,7 +36,7 @@ class Group:
         self._state = "new"
         self._in_body = False
         self._cancelled_body = False
-        self._emptied: asyncio.Future[None] | None = None
+        self._emptied: Wait | None = None
 
     async def __aenter__(self) -> Group:
         if self._state != "new":
@@ -92,8 +93,8 @@ class Group:
                 assert self._owner is not None
                 self._cancelled_body = True
                 self._owner.cancel()
-        if not self._jobs and self._emptied is not None and not self._emptied.done():
-            self._emptied.set_result(None)
+        if not self._jobs and self._emptied is not None:
+            self._emptied.signal()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -148,10 +149,9 @@ class Group:
         """Wait until every job has ended; a cancellation meanwhile ends them too and is kept."""
         engine = self._runtime._running(even_closed=True)
         while self._jobs:
-            self._emptied = engine.loop.create_future()
-            me = engine.inside()
+            self._emptied = Wait(engine, engine.inside())
             try:
-                await (self._emptied if me is None else engine.without_slot(me, self._emptied))
+                await self._emptied.until_signalled()
             except asyncio.CancelledError as error:
                 outer = error
                 self._abort()

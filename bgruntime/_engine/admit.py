@@ -56,7 +56,7 @@ def admit(
     job._context = contexts.fresh(entry.carry) if entry.fresh else copy_context()
     job._waiters = waiters
     job._attempt = 0
-    job._id = job._more = job._task = job._stop = job._reason = None
+    job._id = job._more = job._task = job._stop = job._reason = job._started = None
     entry.tally.submitted += 1
     if not entry.plain or entry.threaded:
         place(engine, job)
@@ -113,7 +113,7 @@ def new_job(
     job._context = contexts.fresh(entry.carry) if entry.fresh else copy_context()
     job._waiters = waiters
     job._attempt = 0
-    job._id = job._more = job._task = job._stop = job._reason = None
+    job._id = job._more = job._task = job._stop = job._reason = job._started = None
     job._since = engine.clock()
     job._state = AVAILABLE
     entry.tally.submitted += 1

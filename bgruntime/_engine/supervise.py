@@ -236,52 +236,50 @@ class Supervisor:
         me = self.inside()
         if me is job:
             raise RuntimeError(f"{job!r} waits for itself: it would never end")
-        future: asyncio.Future[None] = self.loop.create_future()
-        add_waiter(job, future)
-        try:
-            if me is None:
+        if me is None:
+            future: asyncio.Future[None] = self.loop.create_future()
+            add_waiter(job, future)
+            try:
                 yield from future
-            else:
-                yield from self.without_slot(me, future).__await__()
+            finally:
+                if job._waiters is not OVER:
+                    drop_waiter(job, future)
+            return
+        wait = Wait(self, me)
+        add_waiter(job, wait)
+        try:
+            yield from wait.until_signalled().__await__()
         finally:
             if job._waiters is not OVER:
-                drop_waiter(job, future)
+                drop_waiter(job, wait)
 
-    async def without_slot(self, me: Job[Any], future: asyncio.Future[Any]) -> Any:
-        """Wait for *future* while the attempt of *me* holds no slot; take the next free one after it.
-
-        When the attempt itself was told to stop it needs none: its clean-up goes on at once. When
-        only this wait was cancelled, by a timeout of the job's own, it goes on with a slot.
-        """
+    def step_out(self, me: Job[Any]) -> None:
+        """The attempt of *me* begins to wait for other jobs: it holds no slot meanwhile."""
         more = me._get_more()
         more.waits += 1
         if more.retake is not None:
-            more.retake.set_result(False)  # a sibling came back and now this one waits
+            # A sibling has come back and wants the slot while this one waits: it goes on without.
+            more.retake.set_result(None)
             more.retake = None
         elif more.holds:
             more.holds = False
             self.free_slot(me._entry.queue)
             if self.pumping is False:
                 self.kick()
-        try:
-            return await future
-        finally:
-            more.waits -= 1
-            if not more.waits and me._stop is None and me in self.live and not more.holds:
-                await self._retake_slot(me)
 
-    async def _retake_slot(self, me: Job[Any]) -> None:
+    def step_in(self, me: Job[Any], future: asyncio.Future[None]) -> None:
+        """What the attempt of *me* waited for is there: resolve *future* when it holds a slot again.
+
+        Called in the very step in which it is there, so that the attempt comes before the queue.
+        """
         more = me._get_more()
-        if more.retake is None:
-            more.retake = self.loop.create_future()
-            self.resuming.append(me)
-            self.kick()
-        retake = more.retake
-        try:
-            await retake
-        finally:
-            if more.retake is retake:
-                more.retake = None
+        more.waits -= 1
+        if more.waits or more.holds or more.retake is not None or me._stop is not None or me not in self.live:
+            future.set_result(None)
+            return
+        more.retake = future
+        self.resuming.append(me)
+        self.kick()
 
     def kick(self) -> None:
         dispatch.kick(self)
@@ -644,6 +642,63 @@ class Supervisor:
                     yield job
         yield from [job for job in self.later if job._waiters is not OVER]
         yield from [job for job in self.live if job._waiters is not OVER]
+
+
+class Wait:
+    """One wait of the attempt of *me*, or of anybody when that is None, that `signal` ends.
+
+    Inside an attempt it holds no slot, and goes on when it has taken the next free one. When the
+    attempt itself was told to stop it needs none: its clean-up goes on at once. When only this wait
+    was cancelled, by a timeout of the job's own, it goes on with a slot.
+    """
+
+    __slots__ = ("_engine", "_future", "_me", "_signalled")
+
+    def __init__(self, engine: Supervisor, me: Job[Any] | None) -> None:
+        self._engine = engine
+        self._me = me
+        self._future: asyncio.Future[None] = engine.loop.create_future()
+        self._signalled = False
+        if me is not None:
+            engine.step_out(me)
+
+    def signal(self) -> None:
+        """What it waits for is there. Nobody minds a second call."""
+        if self._signalled:
+            return
+        self._signalled = True
+        if self._me is None:
+            if not self._future.done():
+                self._future.set_result(None)
+        elif not self._future.done():
+            self._engine.step_in(self._me, self._future)
+        # else: the wait was cancelled in this turn and `until_signalled` sees to the slot
+
+    def job_ended(self, job: Job[Any]) -> None:
+        self.signal()
+
+    async def until_signalled(self) -> None:
+        """Wait. Awaited once, at once."""
+        me = self._me
+        try:
+            await self._future
+        except BaseException:
+            if me is not None:
+                await self._back_after_cancel(me)
+            raise
+
+    async def _back_after_cancel(self, me: Job[Any]) -> None:
+        engine = self._engine
+        more = me._get_more()
+        if more.retake is self._future:
+            more.retake = None
+            more.waits += 1  # `step_in` below counts it down again
+        elif self._signalled and self._future.done() and not self._future.cancelled():
+            return  # it had its slot already
+        self._signalled = True
+        self._future = engine.loop.create_future()
+        engine.step_in(me, self._future)
+        await self._future
 
 
 def add_waiter(job: Job[Any], waiter: Any) -> None:

@@ -160,7 +160,7 @@ class More:
         self.holds = True
         self.payload: Any = None
         self.progress: tuple[float, str] | None = None
-        self.retake: asyncio.Future[bool] | None = None
+        self.retake: asyncio.Future[None] | None = None
         self.stopping: Any = None
         self.tags: tuple[str, ...] = ()
         self.thread = ThreadUse.NONE
