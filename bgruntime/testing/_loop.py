@@ -52,7 +52,8 @@ class SimLoop(Refusals):
     *policy* is ``soft`` (each order it gives is possible in production), ``fifo`` (the stock
     order) or ``tasks`` (more orders than asyncio promises). *on_step* is called with the loop
     before every step: check what must always hold there, cancel a task, `stall` the loop,
-    move the wall clock. *early* lets timers fire up to so many seconds too soon, as uvloop's
+    move the wall clock. *on_rest* is called when nothing is ready and time is about to jump:
+    check there what must hold whenever the program has done all it can. *early* lets timers fire up to so many seconds too soon, as uvloop's
     do; *step_time* is what one step costs in seconds; *latency* is the range, in seconds,
     from which the delays of threads are drawn. More than *max_steps* steps are a
     `SimLivelock`.
@@ -66,6 +67,7 @@ class SimLoop(Refusals):
         *,
         policy: str | Policy = "soft",
         on_step: OnStep | None = None,
+        on_rest: OnStep | None = None,
         max_steps: int = 200_000,
         early: float = 0.0,
         step_time: float = 0.0,
@@ -76,6 +78,7 @@ class SimLoop(Refusals):
         self.seed = seed
         self.random = Random(f"{seed}/program")
         self.on_step = on_step
+        self.on_rest = on_rest
         self.max_steps = max_steps
         self.early = early
         self.step_time = step_time
@@ -229,17 +232,25 @@ class SimLoop(Refusals):
         self._now += self.step_time
 
     def _make_ready(self) -> None:
-        self._forget_cancelled()
-        if not self._ready and not self._stopping and not self._scheduled:
-            raise SimDeadlock(f"nothing is left that could wake anybody\n{self.stacks()}")
-        if not self._scheduled:
-            return
         early = self._chance.uniform(0.0, self.early) if self.early else 0.0
-        first = self._scheduled[0].when()
-        if not self._ready and not self._stopping:
-            self._now = max(self._now, first - early)
-        if first < self._now + early + RESOLUTION:
+        self._forget_cancelled()
+        if not self._ready and not self._stopping and not self._anything_due(early):
+            self._rest(early)
+        if self._anything_due(early):
             self._ready.extend(self._due(self._now + early + RESOLUTION))
+
+    def _anything_due(self, early: float) -> bool:
+        return bool(self._scheduled) and self._scheduled[0].when() < self._now + early + RESOLUTION
+
+    def _rest(self, early: float) -> None:
+        if self.on_rest is not None:
+            self.on_rest(self)
+            self._forget_cancelled()
+        if self._ready:
+            return
+        if not self._scheduled:
+            raise SimDeadlock(f"nothing is left that could wake anybody\n{self.stacks()}")
+        self._now = max(self._now, self._scheduled[0].when() - early)
 
     def _forget_cancelled(self) -> None:
         scheduled = self._scheduled

@@ -328,6 +328,35 @@ def test_what_on_step_raises_fails_the_seed() -> None:
         simulate(lambda: asyncio.sleep(5), 1, on_step=check)
 
 
+def test_on_rest_is_called_when_nothing_is_ready_and_before_time_jumps() -> None:
+    rests: list[float] = []
+
+    async def main() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await asyncio.sleep(1)
+        here().stall(5)
+        await asyncio.sleep(1)
+
+    run_seed(main, 0, on_rest=lambda loop: rests.append(loop.time()))
+    assert rests == [0, 6]
+
+
+def test_on_rest_may_make_something_ready() -> None:
+    async def main() -> float:
+        woken = here().create_future()
+
+        def wake(loop: SimLoop) -> None:
+            if not woken.done():
+                woken.set_result(None)
+
+        here().on_rest = wake
+        await woken
+        return here().time()
+
+    assert run_seed(main, 0).value == 0
+
+
 # Threads ----------------------------------------------------------------------------------
 
 
