@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# make prove: the promises, on each Python named (3.11 and 3.13 by default) that is found here.
+# Each test that touches a loop runs on the stock loop and on uvloop. A new weapon is one more `step`.
+set -u
+cd "$(dirname "$0")/.."
+source .ci/steps.sh
+
+find_python() { # prints a Python of version $1, from PATH or from pyenv
+    local candidate
+    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/"python$1" python3; do
+        if "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+}
+
+in_venv() { # in_venv PYTHON GROUP ARGS… : run Python with ARGS where GROUP is installed
+    local python
+    python=$("$1" .ci/venv.py "$2") && shift 2 && "$python" "$@"
+}
+
+wanted=("$@")
+((${#wanted[@]})) || wanted=(3.11 3.13)
+found=()
+for version in "${wanted[@]}"; do
+    python=$(find_python "$version")
+    if [[ -n $python ]]; then
+        found+=("$python")
+        echo "Python $version: $python"
+    else
+        echo "Python $version: not found, left out"
+    fi
+done
+if ((!${#found[@]})); then
+    echo "none of Python ${wanted[*]} was found"
+    exit 1
+fi
+oldest=${found[0]}
+newest=${found[-1]}
+
+for python in "${found[@]}"; do
+    step "all tests, $("$python" -V)" in_venv "$python" test -m pytest -q
+done
+step "development mode, $("$newest" -V)" in_venv "$newest" test -X dev -m pytest -q -m "not slow" --ignore=tests/house
+step "lowest versions, $("$oldest" -V)" in_venv "$oldest" lowest -m pytest -q -m "not slow"
+[[ $newest == "$oldest" ]] ||
+    step "lowest versions, $("$newest" -V)" in_venv "$newest" lowest -m pytest -q -m "not slow" --ignore=tests/house
+finish

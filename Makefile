@@ -1,0 +1,33 @@
+# One command each; every one does its own set-up in .venvs/ (see .ci/venv.py).
+# Another Python: make test PYTHON=python3.13
+
+PYTHON ?= python3
+ARGS ?=
+in_venv = python=$$($(PYTHON) .ci/venv.py
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check prove cov bench docs
+
+help: ## show this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 15
+
+demo: ## the main job on real input; exits 1 if a claim it prints did not hold (ARGS=folder)
+	@$(in_venv) demo) && exec $$python examples/demo.py $(ARGS)
+
+test: ## the fast tests on one Python
+	@$(in_venv) test) && exec $$python -m pytest -m "not slow" $(ARGS)
+
+check: ## style, types, floors
+	@$(in_venv) dev) && exec bash .ci/check.sh $$python
+
+prove: ## every promise, on each Python and event loop found here (PYTHONS="3.11 3.13")
+	@bash .ci/prove.sh $(PYTHONS)
+
+cov: ## branch coverage: 95 % or it fails, then the rooms of the kernel
+	@$(in_venv) dev) && exec bash .ci/cov.sh $$python
+
+bench: ## the benchmarks: tables, JSON, plots
+	@$(in_venv) bench) && exec $$python benchmarks/sequential_vs_batched.py $(ARGS)
+
+docs: ## run every code block of the docs and check every link and command in them
+	@$(in_venv) test) && exec $$python -m pytest tests/house/test_docs.py tests/house/test_docstrings.py $(ARGS)

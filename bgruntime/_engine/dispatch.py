@@ -1,0 +1,289 @@
+"""Dispatch: which job gets the next free slot, and its start."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from .._model.jobs import Job, ThreadUse
+from .._model.policies import Overflow
+from .._model.states import JobState
+from .._parts.lanes import Lanes
+from .._parts.waiters import Waiters
+from .attempt import attempt
+from .settle import settle
+
+if TYPE_CHECKING:
+    from .supervise import Supervisor
+
+STARTS_PER_TURN = 64
+SLICE_SECONDS = 0.001
+SWEEP_FROM = 256
+
+AVAILABLE, RUNNING = JobState.AVAILABLE, JobState.RUNNING
+_FOREVER = float("inf")
+
+
+class Line:
+    """One queue at work: who waits in it, and how many of its jobs stand where.
+
+    `waiting` jobs are available, `nested` too but belong to a fan-out inside a running job and do
+    not count against `size`; `later` are scheduled, retryable or about to be accepted.
+    """
+
+    __slots__ = (
+        "in_use",
+        "lanes",
+        "later",
+        "limit",
+        "listed",
+        "name",
+        "nested",
+        "overflow",
+        "paused",
+        "retrying",
+        "room",
+        "size",
+        "stale",
+        "waiting",
+    )
+
+    def __init__(self, name: str, limit: int | None, size: int, overflow: Overflow) -> None:
+        self.name = name
+        self.limit = limit
+        self.size = size
+        self.overflow = overflow
+        self.lanes: Lanes[Job[Any]] = Lanes(lambda job: job._since)
+        self.room = Waiters()
+        self.in_use = self.waiting = self.nested = self.later = self.retrying = self.stale = 0
+        self.listed = self.paused = False
+
+    @property
+    def capped(self) -> bool:
+        """Whether no job of it may start now, whatever is free elsewhere."""
+        return self.paused or (self.limit is not None and self.in_use >= self.limit)
+
+    def free(self, engine: Supervisor) -> int:
+        """How many of its jobs could start now."""
+        if self.paused:
+            return 0
+        free = engine.limit - engine.in_use
+        return max(0, free if self.limit is None else min(free, self.limit - self.in_use))
+
+    def has_room(self, engine: Supervisor, jobs: int = 1, *, later: bool = False) -> bool:
+        """Whether *jobs* more may be accepted: in a free slot, or within `size` beyond the free slots."""
+        spare = 0 if later else self.free(engine) - self.waiting
+        beyond = max(0, self.waiting - self.free(engine)) + self.later
+        return spare >= jobs or beyond + jobs - max(0, spare) <= self.size
+
+    def drop_stale(self) -> None:
+        """Note that a job in the lanes was settled where it stands, and let go of many such at once."""
+        self.stale += 1
+        if self.stale > SWEEP_FROM and self.stale * 2 > len(self.lanes):
+            self.lanes.sweep(lambda job: job._state is not AVAILABLE)
+            self.stale = 0
+
+
+def enqueue(engine: Supervisor, job: Job[Any]) -> None:
+    """Put an available *job* in its line, and see to it that somebody looks."""
+    line: Line = job._entry.queue
+    more = job._more
+    if more is not None and more.front:
+        line.nested += 1
+        line.lanes.push_front(job)
+    else:
+        line.waiting += 1
+        line.lanes.push(job, job._entry.priority, mixed=job._entry.threaded)
+    list_line(engine, line)
+    kick(engine)
+
+
+def list_line(engine: Supervisor, line: Line) -> None:
+    """Give *line* its turn again if it has something to start and may."""
+    if not line.listed and not line.capped and (line.waiting or line.nested):
+        line.listed = True
+        engine.turns.append(line)
+
+
+def unlist_line(engine: Supervisor, line: Line) -> None:
+    """Take *line* out of the turns: it is paused."""
+    if line.listed:
+        line.listed = False
+        engine.turns.remove(line)
+
+
+def kick(engine: Supervisor) -> None:
+    """Have `pump` run soon if there may be something to start."""
+    if engine.pumping is False and engine.in_use < engine.limit and (engine.turns or engine.resuming):
+        engine.pumping = True
+        engine.loop.call_soon(engine.pump)
+
+
+def pump(engine: Supervisor) -> None:
+    """Start eligible jobs while a slot is free, within one budget of starts for the turn of the loop.
+
+    Called from the loop and from the end of an attempt, whose slot is so used again at once.
+    """
+    engine.pumping = None  # neither idle nor scheduled: whoever ends inside must not come here again
+    turns = engine.turns
+    left = STARTS_PER_TURN
+    until = _FOREVER
+    while engine.in_use < engine.limit:
+        if engine.resuming and resume_one(engine):
+            continue
+        if not turns:
+            break
+        line: Line = turns[0]
+        # Written out for the plain case, one priority and no limit of its own: saves 200 ns a job.
+        single = line.lanes.single
+        if single and line.limit is None:
+            job = single.popleft()
+            if len(turns) > 1:
+                turns.rotate(-1)
+        else:
+            found = _next_of(engine, line)
+            if found is None:
+                continue
+            job = found
+        if job._state is not AVAILABLE:
+            line.stale -= 1
+            continue
+        start(engine, job)
+        left -= 1
+        began = job._started
+        if began is not None:
+            if until is _FOREVER:
+                until = began + SLICE_SECONDS
+            elif began > until:
+                left = 0
+        if left <= 0:
+            break
+    if engine.in_use < engine.limit and (turns or engine.resuming):
+        engine.pumping = True
+        engine.loop.call_soon(engine.pump)
+    else:
+        engine.pumping = False
+    if len(engine.recent) >= engine.fold_at:
+        engine.fold()
+    if engine.room_wanted:
+        engine.offer_room()
+
+
+def start(engine: Supervisor, job: Job[Any]) -> None:
+    """Begin an attempt of *job* in a Task of its own and a context of its own.
+
+    Where the interpreter allows it the first step runs here, so that the job may be over on return.
+    """
+    entry = job._entry
+    line: Line = entry.queue
+    more = job._more
+    if more is None:
+        line.waiting -= 1
+    elif not _may_start(engine, job):
+        return
+    line.in_use += 1
+    engine.in_use += 1
+    job._state = RUNNING
+    job._attempt += 1
+    job._started = job._stop = None
+    context = job._context
+    assert context is not None
+    if engine.eager:
+        task = asyncio.Task(  # type: ignore[call-overload]
+            attempt(engine, job), loop=engine.loop, name=entry.name, context=context.copy(), eager_start=True
+        ) if engine.plain_tasks else engine.make_task(attempt(engine, job), entry.name, context.copy())
+        if task.done():
+            return
+    else:
+        task = engine.make_task(attempt(engine, job), entry.name, context.copy())
+    job._task = task
+    engine.live[job] = None
+    stop = job._stop
+    if stop is not None:
+        # It was cancelled, or the runtime was stopped, from inside its own first step.
+        engine.send_cancel(job)
+        engine.watch(job, engine.clock() + engine.grace)
+    elif job._started is not None and entry.timeout is not None:
+        job._deadline = deadline = job._started + entry.timeout
+        if deadline < engine.deadline_at:
+            engine.arm(deadline)
+    else:
+        job._deadline = _FOREVER
+
+
+def _next_of(engine: Supervisor, line: Line) -> Job[Any] | None:
+    """The next job of *line* that may start now; without one the line loses its turn."""
+    threads = engine.threads_in_use < engine.threads
+    while not line.capped:
+        job = line.lanes.pop(parked=threads)
+        if job is None:
+            break
+        if job._state is AVAILABLE and job._entry.threaded and not threads:
+            line.lanes.park(job, job._entry.priority)
+            if line not in engine.short_of_threads:
+                engine.short_of_threads.append(line)
+            continue
+        engine.turns.rotate(-1)
+        return job
+    line.listed = False
+    engine.turns.popleft()
+    return None
+
+
+def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
+    """Take *job*, which is not of the plain kind, out of the counts; False if it has expired."""
+    more = job._more
+    assert more is not None
+    line: Line = job._entry.queue
+    if more.front:
+        line.nested -= 1
+    else:
+        line.waiting -= 1
+    if more.expiry is not None:
+        engine.timers.cancel(more.timer)
+        expired, more.expiry = engine.clock() >= more.expiry, None
+        if expired:
+            settle(engine, job, JobState.CANCELLED, "expired", None)
+            return False
+    if job._entry.threaded:
+        engine.threads_in_use += 1
+        more.thread = ThreadUse.RESERVED
+    more.holds = True
+    return True
+
+
+def resume_one(engine: Supervisor) -> bool:
+    """Give a slot back to an attempt that waited for other jobs; False if none may have one now."""
+    for _ in range(len(engine.resuming)):
+        job = engine.resuming.popleft()
+        more = job._more
+        if more is None or more.retake is None or more.retake.done():
+            continue
+        line: Line = job._entry.queue
+        if line.capped and not line.paused:
+            engine.resuming.append(job)
+            continue
+        line.in_use += 1
+        engine.in_use += 1
+        more.holds = True
+        more.retake.set_result(True)
+        more.retake = None
+        return True
+    return False
+
+
+def free_slot(engine: Supervisor, line: Line) -> None:
+    """Take back a slot; the caller sees to it that `pump` runs."""
+    line.in_use -= 1
+    engine.in_use -= 1
+    if not line.listed:
+        list_line(engine, line)
+
+
+def thread_returned(engine: Supervisor) -> None:
+    """A thread's function has really ended: its thread slot is free again."""
+    engine.threads_in_use -= 1
+    while engine.short_of_threads:
+        list_line(engine, engine.short_of_threads.popleft())
+    kick(engine)
+

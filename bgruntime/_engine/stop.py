@@ -1,0 +1,176 @@
+"""Stop: quiet, drain, cancel, close, each with its limit; at the end nothing is left and all is accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from .._model.events import ShutdownProgress
+from .._model.jobs import Job
+from .._model.outcomes import Outcome, Stop
+from .._model.policies import Shutdown
+from .._model.reports import ShutdownReport
+from .._model.states import JobState
+
+if TYPE_CHECKING:
+    from .supervise import Supervisor
+
+INTERRUPTED = str(Outcome.INTERRUPTED)
+
+
+class Stopping:
+    """One stop of one runtime. It goes on whatever becomes of those who wait for it."""
+
+    def __init__(self, engine: Supervisor, close: Callable[[float], Awaitable[None]]) -> None:
+        self._engine = engine
+        self._close = close
+        self._hurry: asyncio.Future[None] = engine.loop.create_future()
+        self._caller: Job[Any] | None = engine.inside()
+        self._completed: list[Job[Any]] = []
+        self._cancelled: list[Job[Any]] = []
+        self._requeued: list[Job[Any]] = []
+        self.done: asyncio.Future[ShutdownReport] = engine.loop.create_future()
+
+    def begin(self, limits: Shutdown, *, leaving: bool) -> None:
+        """Take no new work from here on, and start. *leaving* lets running jobs submit while it drains."""
+        engine = self._engine
+        engine.phase = "leaving" if leaving else "draining"
+        engine.stopping = True
+        engine.on_end.append(self._note)
+        for line in engine.lines.values():
+            line.room.close()
+        for job in engine.live:
+            if job._more is not None and job._more.stopping is not None:
+                job._more.stopping.set()
+        if engine.journal is not None:
+            engine.journal.quiet()
+        engine.help(self._run(limits), "bgruntime stop")
+
+    def skip_drain(self) -> None:
+        """Do not wait for the work any longer; go on to cancel."""
+        if not self._hurry.done():
+            self._hurry.set_result(None)
+
+    async def end_caller(self, seconds: float) -> None:
+        """When the runtime is left, the job that asked for the stop ends too: it is interrupted now."""
+        engine = self._engine
+        caller = self._caller
+        if caller is None or caller not in engine.live or engine.inside() is caller:
+            return
+        engine.ask_to_stop(caller, caller._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED))
+        self._caller = None
+        await self._until_ended(seconds)
+        if caller in engine.live:
+            engine.abandon(caller)
+
+    async def _run(self, limits: Shutdown) -> None:
+        engine = self._engine
+        began = engine.clock()
+        try:
+            await self._drain(limits.drain)
+            await self._cancel(limits.cancel)
+            self._tell("closing")
+            await self._close(limits.close)
+        finally:
+            # Reached as well when the loop itself is being torn down around us.
+            self._end_the_rest()
+            engine.phase = "closed"
+            engine.timers.close()
+            self._tell("closed")
+            if not self.done.done():
+                self.done.set_result(self._report(engine.clock() - began))
+
+    async def _drain(self, limit: float | None) -> None:
+        engine = self._engine
+        self._tell("draining")
+        if limit == 0:
+            self.skip_drain()
+        timer = None
+        if limit:
+            timer = engine.timers.at(engine.clock() + limit, lambda _: self.skip_drain(), None)
+        with suppress(asyncio.CancelledError):
+            await engine.until_idle(besides=self._caller, give_up=self._hurry)
+        if timer is not None:
+            engine.timers.cancel(timer)
+
+    async def _cancel(self, limit: float) -> None:
+        """Interrupt what is left; again at half of *limit*; at its end leave alone what would not stop."""
+        engine = self._engine
+        engine.phase = "cancelling"
+        engine.interrupts = True
+        for job in [job for job in engine.unended() if job._state is not JobState.RUNNING]:
+            self._interrupt_waiting(job)
+        if not self._left():
+            return
+        self._tell("cancelling")
+        now = engine.clock()
+        for job in self._left():
+            engine.ask_to_stop(job, job._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED))
+            job._deadline = now + limit + 1.0  # the phase's own clock counts from here on
+        await self._until_ended(limit / 2)
+        for job in self._left():
+            engine.send_cancel(job)
+        await self._until_ended(limit / 2)
+        for job in self._left():
+            engine.abandon(job)
+
+    def _left(self) -> list[Job[Any]]:
+        return [job for job in self._engine.live if job is not self._caller]
+
+    async def _until_ended(self, seconds: float) -> None:
+        engine = self._engine
+        over: asyncio.Future[None] = engine.loop.create_future()
+        timer = engine.timers.at(engine.clock() + seconds, _set, over)
+        with suppress(asyncio.CancelledError):
+            await engine.until_idle(besides=self._caller, give_up=over)
+        engine.timers.cancel(timer)
+
+    def _interrupt_waiting(self, job: Job[Any]) -> None:
+        engine = self._engine
+        state = JobState.AVAILABLE if engine.will_requeue(job) else JobState.CANCELLED
+        engine.withdraw(job, INTERRUPTED, state)
+
+    def _end_the_rest(self) -> None:
+        """However we got here, no job is left without an end."""
+        engine = self._engine
+        for job in list(engine.unended()):
+            if job is self._caller:
+                continue
+            if job._state is not JobState.RUNNING:
+                self._interrupt_waiting(job)
+            else:
+                job._stop = job._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED)
+                engine.abandon(job)
+
+    def _note(self, job: Job[Any], state: JobState) -> None:
+        if state is JobState.AVAILABLE:
+            self._requeued.append(job)
+        elif job._reason == INTERRUPTED:
+            self._cancelled.append(job)
+        else:
+            self._completed.append(job)
+
+    def _report(self, duration: float) -> ShutdownReport:
+        engine = self._engine
+        caller = self._caller
+        return ShutdownReport(
+            completed=tuple(job.id for job in self._completed),
+            cancelled=tuple(job.id for job in self._cancelled),
+            requeued=tuple(job.id for job in self._requeued),
+            stuck=tuple(job.id for job in engine.stuck),
+            lost=tuple(job.id for job in engine.unended() if job is not caller),
+            duration=duration,
+        )
+
+    def _tell(self, phase: str) -> None:
+        engine = self._engine
+        if engine.tell.wanted(ShutdownProgress):
+            waiting = sum(line.waiting + line.nested + line.later for line in engine.lines.values())
+            engine.tell(ShutdownProgress(engine.clock(), phase, len(engine.live), waiting))
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,680 @@
+"""Supervise: own every attempt, slot, timer and deadline, and end them all in time.
+
+There is no await between two halves of a state change: everything here happens in callbacks of
+the loop, and only `shutdown` waits. Nobody awaits a job's task: one that will not stop can keep
+its slot, but not the supervisor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import sys
+from asyncio import _get_running_loop
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from contextvars import Context
+from functools import partial
+from typing import Any
+from weakref import WeakValueDictionary
+
+from .._model.errors import ForkedRuntime, JobTimedOut, RuntimeClosed, WrongLoop
+from .._model.events import AttemptAbandoned, AttemptEnded, AttemptStarted, JobAccepted, JobSettled
+from .._model.jobs import OVER, Definition, Entry, Job, Tally, ThreadUse
+from .._model.outcomes import Outcome, Stop
+from .._model.policies import AttemptState, Limits, Queue
+from .._model.states import JobState, check_move
+from .._parts.broadcast import Broadcast
+from .._parts.ports import Cancellable, Ports
+from .._parts.spelling import did_you_mean
+from .._parts.timers import Timers
+from . import dispatch
+from .attempt import finish, running_job
+from .decide import Verdict, decide
+from .dispatch import Line, enqueue, list_line, unlist_line
+from .settle import Ending, Record, end_handle, settle, timed_out
+from .shared import SharedResources
+from .surround import call_for
+
+AVAILABLE, RUNNING = JobState.AVAILABLE, JobState.RUNNING
+FOREVER = float("inf")
+FOLD_AT = 1000
+KEEP_FINISHED = 1000
+STUCK_SHARE = 0.1
+
+
+class Supervisor:
+    """The engine of one entered runtime. The verbs work on it; the front door asks it."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        queues: Sequence[Queue],
+        *,
+        observers: Sequence[Any] = (),
+        middleware: Sequence[Any] = (),
+        context_of: Callable[[Job[Any]], Any],
+        on_interrupt: Callable[[KeyboardInterrupt], None],
+        complain: Callable[[str, BaseException | None], None],
+        loop: asyncio.AbstractEventLoop,
+        ports: Ports,
+    ) -> None:
+        self.limits = limits
+        self.loop = loop
+        self.ports = ports
+        self.clock = ports.monotonic
+        self.pid = os.getpid()
+        self.limit = limits.concurrency
+        self.threads = limits.threads
+        self.grace = limits.cancel_grace
+        self.in_use = self.threads_in_use = 0
+        self.lines = {queue.name: self._line(queue) for queue in (Queue("default"), *queues)}
+        self.turns: deque[Line] = deque()
+        self.short_of_threads: deque[Line] = deque()
+        self.resuming: deque[Job[Any]] = deque()
+        self.pumping: bool | None = False
+        self.pump = partial(dispatch.pump, self)
+        self.timers = Timers(loop, ports)
+        self.later: dict[Job[Any], None] = {}
+        self.live: dict[Job[Any], None] = {}
+        self.stuck: dict[Job[Any], None] = {}
+        self.stuck_without_slot: dict[Job[Any], None] = {}
+        self.deadline_at = FOREVER
+        self._deadline_timer: Cancellable | None = None
+        self.entries: dict[Definition, Entry] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.recent: list[Any] = []
+        self.fold_at = FOLD_AT
+        self.folds: list[Callable[[Sequence[Any]], object]] = []
+        self.ring: deque[Record] = deque(maxlen=KEEP_FINISHED)
+        self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
+        self.phase = "running"
+        self.interrupts = False  # jobs that end from here on are interrupted, not retried
+        self.stopping = False  # what `current_job().stopping` shows
+        self.watched = False
+        self.room_wanted = 0
+        self.watchers: list[Callable[[], None]] = []
+        self.on_end: list[Callable[[Job[Any], JobState], None]] = []
+        self.middleware = tuple(middleware)
+        self.context_of = context_of
+        self.on_interrupt = on_interrupt
+        self.complaints: dict[str, int] = {}
+        self._complain = complain
+        self.journal: Any = None
+        self.helpers: dict[asyncio.Task[Any], None] = {}
+        self.outside: dict[Any, None] = {}  # futures of other threads that have no job yet
+        self.shared = SharedResources(self)
+        factory = loop.get_task_factory()
+        custom = factory is not None and factory is not getattr(asyncio, "eager_task_factory", None)
+        self.eager = sys.version_info >= (3, 12) and not custom
+        self.plain_tasks = ports.task_class is asyncio.Task
+        self._factory = factory if custom else None
+        self.listen(observers)
+
+    def listen(self, observers: Sequence[Any]) -> None:
+        """Tell *observers* from here on."""
+        self.tell = Broadcast(observers, self.clock, self.complain)
+        self.tells_start = self.tell.wanted(AttemptStarted)
+        self.tells_accept = self.tell.wanted(JobAccepted)
+        # One question at the end of a plain attempt instead of two.
+        self.tells_end = self.tell.wanted(AttemptEnded) or self.tell.wanted(JobSettled)
+
+    def _line(self, queue: Queue) -> Line:
+        limits = self.limits
+        return Line(
+            queue.name,
+            queue.concurrency,
+            limits.queue_size if queue.size is None else queue.size,
+            limits.overflow if queue.overflow is None else queue.overflow,
+        )
+
+    # -- small things the verbs ask for ------------------------------------------------------
+
+    def entry_of(self, definition: Definition) -> Entry:
+        """What this runtime keeps of *definition*. Raises ValueError for a queue that is not there."""
+        entry = self.entries.get(definition)
+        if entry is None:
+            name = definition.options.queue
+            line = self.lines.get(name)
+            if line is None:
+                raise ValueError(f"task {definition.name}: {did_you_mean('queue', name, self.lines)}")
+            tally = self.tallies.get(definition.name)
+            if tally is None:
+                tally = self.tallies[definition.name] = Tally()
+            entry = Entry(self, definition, line, tally, call_for(self, definition))
+            if definition.kept:
+                self.entries[definition] = entry
+        return entry
+
+    def make_task(self, coroutine: Coroutine[Any, Any, Any], name: str, context: Context) -> asyncio.Task[Any]:
+        """A Task for *coroutine*, as the loop's own factory or the ports would have it."""
+        if self._factory is not None:
+            task = self.loop.create_task(coroutine, context=context)
+            task.set_name(name)
+            return task
+        if self.eager:
+            return self.ports.task_class(  # type: ignore[call-arg]
+                coroutine, loop=self.loop, name=name, context=context, eager_start=True
+            )
+        return self.ports.task_class(coroutine, loop=self.loop, name=name, context=context)
+
+    def complain(self, about: str, error: BaseException | None) -> None:
+        """Count a fault of something outside the kernel; report the first of its kind."""
+        first = about not in self.complaints
+        if first and len(self.complaints) >= KEEP_FINISHED:
+            about, first = "others", "others" not in self.complaints
+        self.complaints[about] = self.complaints.get(about, 0) + 1
+        if first:
+            self._complain(about, error)
+
+    def name_job(self, job: Job[Any]) -> str:
+        """The id of *job*: 96 random bits, made now, by which `find` knows it from here on."""
+        if job._id is None:
+            job._id = self.ports.token(12).hex()
+        self.named[job._id] = job
+        return job._id
+
+    def free_slot(self, line: Line) -> None:
+        dispatch.free_slot(self, line)
+
+    def thread_returned(self) -> None:
+        dispatch.thread_returned(self)
+
+    def list_line(self, line: Line) -> None:
+        list_line(self, line)
+
+    def fold(self) -> None:
+        """Count the attempts that ended since the last time, and hand them to whoever measures."""
+        batch, self.recent = self.recent, []
+        for record in map(Record._make, batch):
+            outcomes = record.entry.tally
+            outcomes.states[record.state] += 1
+            if record.outcome is not None:
+                outcomes.outcomes[record.outcome] += 1
+            if record.state is not JobState.RETRYABLE:
+                self.ring.append(record)
+        for fold in self.folds:
+            try:
+                fold(batch)
+            except Exception as error:
+                self.complain("a fold of finished attempts failed", error)
+
+    # -- who asks, and from where -------------------------------------------------------------
+
+    def check_here(self) -> None:
+        """Raise unless this is the loop and the process that the runtime was entered in."""
+        running = _get_running_loop()
+        if running is self.loop:
+            return
+        if os.getpid() != self.pid:
+            raise ForkedRuntime(self.pid, os.getpid())
+        where = "a thread without an event loop" if running is None else "another event loop"
+        raise WrongLoop(f"called from {where}: use submit_threadsafe, or a runtime entered there")
+
+    def inside(self) -> Job[Any] | None:
+        """The job of this runtime whose attempt runs this code, its child tasks and threads included."""
+        job = running_job.get()
+        if job is None or job._entry.engine is not self:
+            return None
+        return job if job in self.live or job._state is RUNNING else None
+
+    def check_open(self, *, nested: bool = False) -> None:
+        """Raise RuntimeClosed unless jobs are taken; *nested* ones belong to a job that drains."""
+        if self.phase == "running" or (self.phase == "draining" and nested):
+            return
+        if self.phase == "leaving" and (nested or self.inside() is not None):
+            return
+        raise RuntimeClosed(self.phase)
+
+    # -- waiting for a job ----------------------------------------------------------------------
+
+    def until_ended(self, job: Job[Any]) -> Generator[Any, None, None]:
+        """Wait until *job* is over; inside an attempt of this runtime without its slot."""
+        if _get_running_loop() is not self.loop:
+            self.check_here()
+        me = self.inside()
+        if me is job:
+            raise RuntimeError(f"{job!r} waits for itself: it would never end")
+        future: asyncio.Future[None] = self.loop.create_future()
+        add_waiter(job, future)
+        try:
+            if me is None:
+                yield from future
+            else:
+                yield from self.without_slot(me, future).__await__()
+        finally:
+            if job._waiters is not OVER:
+                drop_waiter(job, future)
+
+    async def without_slot(self, me: Job[Any], future: asyncio.Future[Any]) -> Any:
+        """Wait for *future* while the attempt of *me* holds no slot; take the next free one after it.
+
+        When the attempt itself was told to stop it needs none: its clean-up goes on at once. When
+        only this wait was cancelled, by a timeout of the job's own, it goes on with a slot.
+        """
+        more = me._get_more()
+        more.waits += 1
+        if more.retake is not None:
+            more.retake.set_result(False)  # a sibling came back and now this one waits
+            more.retake = None
+        elif more.holds:
+            more.holds = False
+            self.free_slot(me._entry.queue)
+            if self.pumping is False:
+                self.kick()
+        try:
+            return await future
+        finally:
+            more.waits -= 1
+            if not more.waits and me._stop is None and me in self.live and not more.holds:
+                await self._retake_slot(me)
+
+    async def _retake_slot(self, me: Job[Any]) -> None:
+        more = me._get_more()
+        if more.retake is None:
+            more.retake = self.loop.create_future()
+            self.resuming.append(me)
+            self.kick()
+        retake = more.retake
+        try:
+            await retake
+        finally:
+            if more.retake is retake:
+                more.retake = None
+
+    def kick(self) -> None:
+        dispatch.kick(self)
+
+    # -- timers and deadlines ---------------------------------------------------------------------
+
+    def wait_until(self, job: Job[Any], due: float, action: Callable[[Job[Any]], object]) -> None:
+        """Keep *job*, scheduled or retryable, until *due* and then call *action* with it."""
+        self.later[job] = None
+        job._entry.queue.later += 1
+        job._get_more().timer = self.timers.at(due, action, job)
+
+    def leave_later(self, job: Job[Any]) -> None:
+        """*job* waits for no time any more."""
+        self.later.pop(job, None)
+        line: Line = job._entry.queue
+        line.later -= 1
+        if job._state is JobState.RETRYABLE:
+            line.retrying -= 1
+        more = job._get_more()
+        if more.timer is not None:
+            self.timers.cancel(more.timer)
+            more.timer = None
+
+    def retry(self, job: Job[Any], verdict: Verdict, ended: Ending) -> None:
+        """Let *job* wait for its next attempt without a slot."""
+        job._state = check_move(job._state, verdict.state)
+        job._reason = verdict.reason
+        job._entry.queue.retrying += 1
+        if self.journal is not None:
+            self.journal.retrying(job, ended, self.ports.time() + verdict.delay)
+        self.wait_until(job, ended.ended_at + verdict.delay, self.become_available)
+
+    def become_available(self, job: Job[Any]) -> None:
+        """The time of a scheduled or retryable *job* has come: it stands in its line from now on."""
+        self.leave_later(job)
+        job._state = check_move(job._state, AVAILABLE)
+        job._since = self.clock()
+        self.watch_expiry(job)
+        enqueue(self, job)
+
+    def watch_expiry(self, job: Job[Any]) -> None:
+        """From the moment it first becomes available *job* must start within its `expires_in`."""
+        expires_in = job._entry.options.expires_in
+        if expires_in is not None and not job._attempt:
+            more = job._get_more()
+            more.expiry = job._since + expires_in
+            more.timer = self.timers.at(more.expiry, self._expire, job)
+
+    def _expire(self, job: Job[Any]) -> None:
+        if job._state is AVAILABLE:
+            self.withdraw(job, "expired")
+
+    def watch(self, job: Job[Any], deadline: float) -> None:
+        """Look at *job*'s running attempt at *deadline*."""
+        job._deadline = deadline
+        if deadline < self.deadline_at:
+            self.arm(deadline)
+
+    def arm(self, deadline: float) -> None:
+        """Have `check_deadlines` run at *deadline*, the earliest there is."""
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self.deadline_at = deadline
+        delay = max(0.0, deadline - self.clock())
+        self._deadline_timer = self.ports.call_later(self.loop, delay, self.check_deadlines)
+
+    def check_deadlines(self) -> None:
+        """Deal with every attempt that is past its deadline and wait for the next one.
+
+        One timer for the earliest and a scan of what runs: a timer each would cost ten times as much.
+        """
+        self._deadline_timer = None
+        self.deadline_at = float("-inf")  # nobody arms the timer while this runs
+        now = self.clock()
+        for job in [job for job in self.live if job._deadline <= now]:
+            if job in self.live and job._deadline <= now:
+                self._overdue(job, now)
+        self.deadline_at = FOREVER
+        following = min((job._deadline for job in self.live), default=FOREVER)
+        if following < FOREVER:
+            self.arm(following)
+        if self.pumping is False:
+            self.kick()
+
+    def _overdue(self, job: Job[Any], now: float) -> None:
+        if job._task is not None and job._task.done():
+            self.reap(job)
+        elif job._stop is None:
+            self._time_out(job, now)
+        elif job._stop.stage == 1 and not self._in_thread(job):
+            job._stop.stage = 2
+            job._deadline = now + self.limits.cancel_hard
+            self.send_cancel(job)
+        else:
+            self.abandon(job)
+
+    def _time_out(self, job: Job[Any], now: float) -> None:
+        """Declare it, whatever the job does: the reason, then the cancel, then those who wait."""
+        job._stop = stop = Stop(Outcome.TIMED_OUT, str(Outcome.TIMED_OUT))
+        error = timed_out(job)
+        state = AttemptState(job._attempt, error, now - job._since, self.ports.random)
+        last = decide(Outcome.TIMED_OUT, None, error, job._entry.options, state).state is JobState.DISCARDED
+        in_thread = self._in_thread(job)
+        self.ask_to_stop(job, stop)
+        started = job._started
+        assert started is not None
+        if self.tell.wanted(AttemptEnded):
+            self.tell(AttemptEnded(now, job, job._attempt, Outcome.TIMED_OUT, now - started, error))
+        self.record(job, JobState.DISCARDED if last else JobState.RETRYABLE, Outcome.TIMED_OUT, now, stop.reason)
+        stop.told = True
+        if last:
+            settle(self, job, JobState.DISCARDED, stop.reason, Outcome.TIMED_OUT)
+            if in_thread:
+                self.abandon(job)  # nothing can stop it: it counts as stuck from here on
+
+    def record(
+        self, job: Job[Any], state: JobState, outcome: Outcome | None, now: float, reason: str | None
+    ) -> None:
+        """Note the end of an attempt, or of a job that had none."""
+        began = job._started if outcome is not None else None
+        waited = (now if began is None else began) - job._since
+        ran = 0.0 if began is None else now - began
+        self.recent.append((job._entry, job._id, state, outcome, job._attempt, waited, ran, now, reason))
+
+    def _in_thread(self, job: Job[Any]) -> bool:
+        return job._more is not None and job._more.thread is ThreadUse.RUNNING
+
+    def ask_to_stop(self, job: Job[Any], stop: Stop) -> None:
+        """Write why, then cancel; look again after the grace period."""
+        job._stop = stop
+        self.watch(job, self.clock() + self.grace)
+        if self._in_thread(job):
+            job._deadline += self.limits.cancel_hard
+        self.send_cancel(job)
+
+    def send_cancel(self, job: Job[Any]) -> None:
+        """Deliver one cancellation to the running attempt of *job*, if there is anything to cancel.
+
+        Before its first step there is not: a Task cancelled there would run no line, so the reason
+        alone is left for `attempt` to find. In its own first step `start` cancels it afterwards.
+        """
+        more = job._more
+        if more is not None and more.stopping is not None:
+            more.stopping.set()
+        if job._task is None or job._started is None or self._in_thread(job):
+            return
+        job._task.cancel()
+
+    def reap(self, job: Job[Any]) -> None:
+        """End the attempt of a Task that somebody else cancelled before its first step."""
+        if job._started is None:
+            job._started = self.clock()
+        finish(self, job, None, asyncio.CancelledError(), self.clock())
+        self.kick()
+
+    def abandon(self, job: Job[Any]) -> None:
+        """It was asked to stop and did not: end the job without it, and keep what is known of it."""
+        stop = job._stop
+        assert stop is not None
+        stop.stage = 3
+        self.live.pop(job, None)
+        self.stuck[job] = None
+        if self.tell.wanted(AttemptAbandoned):
+            self.tell(AttemptAbandoned(self.clock(), job, job._attempt, stack_of(job)))
+        self._remove_dirs(job)
+        if job._waiters is OVER:
+            if isinstance(job._value, JobTimedOut):
+                job._value.stuck = True
+        elif not stop.told and stop.outcome is not Outcome.TIMED_OUT:
+            state = JobState.AVAILABLE if self.interrupts and self.will_requeue(job) else JobState.CANCELLED
+            self.record(job, state, Outcome.STUCK, self.clock(), stop.reason)
+            settle(self, job, state, stop.fate or stop.reason, None if state is AVAILABLE else stop.outcome)
+        else:
+            settle(self, job, JobState.DISCARDED, str(Outcome.STUCK), Outcome.STUCK)
+        self._give_slot_of_stuck(job)
+        if self.watched:
+            self.check_idle()
+
+    def _give_slot_of_stuck(self, job: Job[Any]) -> None:
+        """Give the slot of a stuck attempt back while few are stuck; else it stays taken."""
+        if len(self.stuck_without_slot) >= max(1, int(self.limit * STUCK_SHARE)):
+            return
+        self.stuck_without_slot[job] = None
+        more = job._get_more()
+        if more.holds:
+            more.holds = False
+            self.free_slot(job._entry.queue)
+            self.kick()
+
+    def unstick(self, job: Job[Any]) -> None:
+        """A stuck attempt has ended after all."""
+        self.stuck.pop(job, None)
+        if job in self.stuck_without_slot:
+            self.stuck_without_slot.pop(job, None)
+            waiting = next((one for one in self.stuck if one not in self.stuck_without_slot), None)
+            if waiting is not None:
+                self._give_slot_of_stuck(waiting)
+        elif job._get_more().holds:
+            self.free_slot(job._entry.queue)
+
+    def _remove_dirs(self, job: Job[Any]) -> None:
+        more = job._more
+        if more is not None and more.dirs and more.thread is ThreadUse.NONE:
+            import shutil
+
+            dirs = tuple(more.dirs)
+            self.ports.spawn(lambda: [shutil.rmtree(path, ignore_errors=True) for path in dirs] and None, "rmtree")
+
+    # -- cancelling ---------------------------------------------------------------------------------
+
+    def cancel(self, job: Job[Any], reason: str | None) -> bool:
+        """End *job* wherever it stands; False if it is over or already stopping for the same end."""
+        if job._waiters is OVER:
+            return False
+        if _get_running_loop() is not self.loop:
+            self.check_here()
+        why = "cancelled" if reason is None else reason
+        if job._state is not RUNNING:
+            self.withdraw(job, why)
+        elif job._stop is None:
+            self.ask_to_stop(job, Stop(Outcome.CANCELLED, why))
+        elif job._stop.fate is None and job._stop.outcome is Outcome.TIMED_OUT:
+            job._stop.fate = why
+        else:
+            return False
+        return True
+
+    def withdraw(self, job: Job[Any], reason: str, state: JobState = JobState.CANCELLED) -> None:
+        """End a *job* that is not running: it never starts (again)."""
+        line: Line = job._entry.queue
+        if job._state is not AVAILABLE:
+            self.leave_later(job)
+        elif job._more is not None and job._more.front:
+            line.nested -= 1
+            line.drop_stale()
+        else:
+            line.waiting -= 1
+            line.drop_stale()
+        self.record(job, state, None, self.clock(), reason)
+        settle(self, job, state, reason, None)
+        if self.room_wanted:
+            self.offer_room()
+
+    # -- room -----------------------------------------------------------------------------------------
+
+    def offer_room(self) -> None:
+        """Call those who wait for room, in their order, as far as there is any."""
+        for line in self.lines.values():
+            while (wanted := line.room.first_wants()) is not None and line.has_room(self, wanted):
+                line.later += wanted
+                line.room.call_first()
+
+    # -- the journal's side ---------------------------------------------------------------------------
+
+    def will_requeue(self, job: Job[Any]) -> bool:
+        """Whether the journal keeps *job* to run again after an interruption."""
+        return self.journal is not None and job._entry.options.durable
+
+    def keep(self, job: Job[Any], ending: Ending) -> Awaitable[None] | None:
+        """Let the journal see the end of *job*, where there is one that wants to."""
+        journal = self.journal
+        if journal is None or (job._state is JobState.COMPLETED and not job._entry.options.durable):
+            return None
+        if job._state is AVAILABLE:
+            return None
+        wait: Awaitable[None] | None = journal.settled(job, ending)
+        return wait
+
+    def after(self, wait: Awaitable[None], action: Callable[[Supervisor, Job[Any]], object], job: Job[Any]) -> None:
+        """Call *action* once *wait* is over, however it ended."""
+
+        async def follow() -> None:
+            try:
+                await wait
+            finally:
+                action(self, job)
+
+        self.help(follow(), f"bgruntime journal {job._entry.name}")
+
+    def help(
+        self, coroutine: Coroutine[Any, Any, Any], name: str, context: Context | None = None
+    ) -> asyncio.Task[Any]:
+        """Run *coroutine* in a task that the engine owns and whose failure is reported."""
+        task = self.make_task(coroutine, name, context or Context())
+        self.helpers[task] = None
+        task.add_done_callback(self._helped)
+        return task
+
+    def _helped(self, task: asyncio.Task[Any]) -> None:
+        self.helpers.pop(task, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.complain(f"{task.get_name()} failed", error)
+
+    async def begin_durable(self, job: Job[Any]) -> None:
+        """Let the journal mark the start of *job*; only then does its function run and its timeout start."""
+        if self.journal is None:
+            return
+        mark = self.journal.begin(job)
+        if mark is not None:
+            await mark
+            job._started = self.clock()
+        if job._entry.timeout is not None and job._stop is None:
+            self.watch(job, self.clock() + job._entry.timeout)
+
+    # -- watching -------------------------------------------------------------------------------------
+
+    def note_end(self, job: Job[Any], state: JobState) -> None:
+        """Tell those who watch the engine that a job is over."""
+        for listener in self.on_end:
+            listener(job, state)
+        if self.watched:
+            self.check_idle()
+
+    def is_idle(self, *, besides: Job[Any] | None = None) -> bool:
+        """Whether nothing is available, running or retryable; paused queues and stuck attempts do not count."""
+        if any(job is not besides for job in self.live) or self.helpers_busy():
+            return False
+        return not any(
+            (line.waiting or line.nested or line.retrying) and not line.paused for line in self.lines.values()
+        ) and not (self.journal is not None and self.journal.waiting())
+
+    def helpers_busy(self) -> bool:
+        return bool(self.outside)
+
+    def check_idle(self) -> None:
+        """Ask every watcher to look again, soon."""
+        for watcher in list(self.watchers):
+            watcher()
+
+    async def until_idle(self, *, besides: Job[Any] | None = None, give_up: asyncio.Future[None] | None = None) -> bool:
+        """Wait until the engine is idle, or *give_up* is done; returns which."""
+        while not self.is_idle(besides=besides):
+            if give_up is not None and give_up.done():
+                return False
+            future: asyncio.Future[None] = self.loop.create_future()
+            look = partial(self._look, future, besides)
+            self.watchers.append(look)
+            self.watched = True
+            if give_up is not None:
+                give_up.add_done_callback(partial(_wake_future, future))
+            try:
+                await future
+            finally:
+                self.watchers.remove(look)
+                self.watched = bool(self.watchers)
+        return True
+
+    def _look(self, future: asyncio.Future[None], besides: Job[Any] | None) -> None:
+        if not future.done() and self.is_idle(besides=besides):
+            future.set_result(None)
+
+    # -- looking ----------------------------------------------------------------------------------------
+
+    def unended(self) -> Iterator[Job[Any]]:
+        """Every job that is accepted and not over, waiting ones first."""
+        for line in self.lines.values():
+            for job in line.lanes:
+                if job._state is AVAILABLE and job._waiters is not OVER:
+                    yield job
+        yield from [job for job in self.later if job._waiters is not OVER]
+        yield from [job for job in self.live if job._waiters is not OVER]
+
+
+def add_waiter(job: Job[Any], waiter: Any) -> None:
+    """Have *waiter*, a future or something with `job_ended`, told when *job* is over."""
+    waiters = job._waiters
+    if waiters is None:
+        job._waiters = [waiter]
+    elif isinstance(waiters, list):
+        waiters.append(waiter)
+    else:
+        job._waiters = [waiters, waiter]  # type: ignore[list-item]
+
+
+def drop_waiter(job: Job[Any], waiter: Any) -> None:
+    """*waiter* gave up."""
+    if isinstance(job._waiters, list) and waiter in job._waiters:
+        job._waiters.remove(waiter)
+
+
+def stack_of(job: Job[Any]) -> str:
+    """Where the running attempt of *job* stands, as text."""
+    if job._task is None:
+        return ""
+    text = io.StringIO()
+    job._task.print_stack(limit=20, file=text)
+    return text.getvalue()
+
+
+def _wake_future(future: asyncio.Future[None], _: object) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+__all__ = ["Supervisor", "add_waiter", "drop_waiter", "end_handle", "unlist_line"]

@@ -1,0 +1,87 @@
+"""Threads: a plain function runs in a daemon thread, and its slot returns only when it has really ended."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .._model.jobs import Definition, Job, Need, ThreadUse
+from .attempt import running_job
+
+if TYPE_CHECKING:
+    from .supervise import Supervisor
+
+
+def in_thread(engine: Supervisor, definition: Definition) -> Callable[..., Awaitable[Any]]:
+    """What an attempt of a plain function awaits."""
+    function = definition.function
+    needs = tuple(need for need in definition.resources if need.in_thread)
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        job = running_job.get()
+        assert job is not None
+        missing = tuple(need for need in needs if not need.is_given(args, kwargs))
+        result = await run_in_thread(engine, job, partial(_with_needs, missing, function, args, kwargs))
+        return await result if inspect.isawaitable(result) else result
+
+    return call
+
+
+async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[], Any]) -> Any:
+    """Run *function* in a thread and return what it returns, or raise what it raises.
+
+    The engine never cancels this wait. If somebody else does, the thread goes on and keeps its slot.
+    """
+    loop = engine.loop
+    more = job._more
+    assert more is not None
+    future = loop.create_future()
+    context = copy_context()
+
+    def report(value: Any, error: BaseException | None) -> None:
+        more.thread = ThreadUse.NONE
+        engine.thread_returned()
+        if not future.done():
+            future.set_result((value, error))
+
+    def work() -> None:
+        try:
+            value, error = context.run(function), None
+        except BaseException as raised:
+            value, error = None, raised
+        try:
+            loop.call_soon_threadsafe(report, value, error)
+        except RuntimeError:
+            pass  # the loop was closed: nobody waits for this thread any more
+        del value, error
+
+    more.thread = ThreadUse.RUNNING
+    engine.ports.spawn(work, job._entry.name)
+    value, error = await future
+    try:
+        if error is not None:
+            raise error
+        return value
+    finally:
+        del error, future  # else the traceback and this frame would keep each other alive
+
+
+def _with_needs(
+    needs: tuple[Need, ...], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """In the thread: open what the function needs, run it, close it."""
+    if not needs:
+        return function(*args, **kwargs)
+    with ExitStack() as stack:
+        for need in needs:
+            manager = need.factory()
+            if not hasattr(manager, "__enter__"):
+                raise TypeError(
+                    f"{need.name}: a plain function needs a plain context manager, got {type(manager).__name__}"
+                )
+            kwargs[need.name] = stack.enter_context(manager)
+        return function(*args, **kwargs)

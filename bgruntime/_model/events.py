@@ -1,0 +1,112 @@
+"""Facts the engine tells, past tense. One that nobody listens to is never built.
+
+event            | when it is told
+-----------------|-----------------------------------------------------------------
+JobAccepted      | a job came in; `submit` returns next
+JobRejected      | a submission was turned away; no job exists
+AttemptStarted   | an attempt got its slot and runs its first step now
+AttemptEnded     | how it ended is known; at a timeout that is before it has stopped
+AttemptAbandoned | it did not stop when asked twice; it is left alone
+RetryScheduled   | the job waits for its next attempt
+JobSettled       | the job is over
+JobUncompleted   | a JobSettled in any state but completed
+ShutdownProgress | a phase of the stop began or went on
+
+Times are seconds of the runtime's monotonic clock, durations are seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .jobs import Job
+from .outcomes import Outcome
+from .states import JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened; `at` says when."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class JobAccepted(Event):
+    """A job came in."""
+
+    job: Job[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JobRejected(Event):
+    """A submission was turned away; `reason` is queue_full, closed or payload."""
+
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStarted(Event):
+    """An attempt got its slot, after `queue_wait` seconds in the line."""
+
+    job: Job[Any]
+    attempt: int
+    queue_wait: float
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptEnded(Event):
+    """An attempt ended, `duration` seconds after its start; `error` is what it raised, or None."""
+
+    job: Job[Any]
+    attempt: int
+    outcome: Outcome
+    duration: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptAbandoned(Event):
+    """An attempt would not stop. `stack` says where it was."""
+
+    job: Job[Any]
+    attempt: int
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetryScheduled(Event):
+    """The job waits `delay` seconds for its next attempt."""
+
+    job: Job[Any]
+    attempt: int
+    outcome: Outcome
+    delay: float
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettled(Event):
+    """The job is over; `error` is what awaiting it raises, or None."""
+
+    job: Job[Any]
+    state: JobState
+    outcome: Outcome | None
+    reason: str | None
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobUncompleted(JobSettled):
+    """The job is over and did not complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShutdownProgress(Event):
+    """The stop is in `phase`, with this many jobs running and waiting."""
+
+    phase: str
+    running: int
+    waiting: int

@@ -1,0 +1,370 @@
+"""Definition, entry, job: what can be asked, what one runtime makes of it, and one time it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+from contextvars import Context, ContextVar
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
+
+from .outcomes import Outcome, Stop
+from .policies import TaskOptions
+from .states import JobState
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+R_co = TypeVar("R_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A parameter whose value is opened for each attempt, or once for the runtime.
+
+    `position` is None for one that can be given by name only; `in_thread` says that it is entered
+    and left by the thread that runs the function.
+    """
+
+    name: str
+    position: int | None
+    factory: Callable[[], Any]
+    per_runtime: bool
+    in_thread: bool
+
+    def is_given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the caller gave it a value."""
+        return self.name in kwargs or (self.position is not None and self.position < len(args))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Definition:
+    """A named function and its options, as the engine sees a task.
+
+    `threaded` says that it is a plain function; `resources` are the parameters that are opened for it;
+    `coroutine` is the coroutine object when the job is one; `kept` says that the definition lives
+    as long as the program, so that a runtime may remember it.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    options: TaskOptions
+    threaded: bool = False
+    resources: tuple[Need, ...] = ()
+    coroutine: Any = None
+    kept: bool = False
+
+
+class Waiter(Protocol):
+    """Something that is told when a job is over."""
+
+    def job_ended(self, job: Job[Any]) -> None: ...
+
+
+class Keeper(Protocol):
+    """What a job asks of the engine that keeps it."""
+
+    def cancel(self, job: Job[Any], reason: str | None) -> bool: ...
+
+    def name_job(self, job: Job[Any]) -> str: ...
+
+    def until_ended(self, job: Job[Any]) -> Generator[Any, None, None]: ...
+
+
+class Entry:
+    """What one runtime keeps of one definition: its options laid flat, and what was counted.
+
+    `call` is what an attempt awaits; `plain` says that a job of it needs nothing but a place in the line.
+    """
+
+    __slots__ = (
+        "backoff",
+        "call",
+        "carry",
+        "definition",
+        "engine",
+        "fresh",
+        "name",
+        "options",
+        "plain",
+        "priority",
+        "queue",
+        "tally",
+        "threaded",
+        "timeout",
+    )
+
+    def __init__(
+        self, engine: Any, definition: Definition, queue: Any, tally: Any, call: Callable[..., Any]
+    ) -> None:
+        options = definition.options
+        self.engine = engine
+        self.definition = definition
+        self.name = definition.name
+        self.options = options
+        self.queue = queue
+        self.tally = tally
+        self.call = call
+        self.threaded = definition.threaded
+        self.timeout = options.timeout
+        self.priority = options.priority
+        self.fresh = options.context == "fresh"
+        self.carry: tuple[ContextVar[Any], ...] = options.carry
+        self.backoff = options.backoff
+        self.plain = not (
+            options.delay
+            or options.run_at is not None
+            or options.expires_in is not None
+            or options.durable
+            or options.id is not None
+            or options.tags
+            or definition.coroutine is not None
+        )
+
+
+class ThreadUse(Enum):
+    """Where an attempt of a plain function stands with its thread slot."""
+
+    NONE = "none"
+    RESERVED = "reserved"
+    RUNNING = "running"
+
+
+class More:
+    """What only few jobs have. It is made when first needed."""
+
+    __slots__ = (
+        "context",
+        "dirs",
+        "exits",
+        "expiry",
+        "front",
+        "holds",
+        "payload",
+        "progress",
+        "retake",
+        "stopping",
+        "tags",
+        "thread",
+        "timer",
+        "waits",
+    )
+
+    def __init__(self) -> None:
+        self.context: Any = None
+        self.exits: Any = None
+        self.expiry: float | None = None
+        self.dirs: list[str] = []
+        self.front = False
+        self.holds = True
+        self.payload: Any = None
+        self.progress: tuple[float, str] | None = None
+        self.retake: asyncio.Future[bool] | None = None
+        self.stopping: Any = None
+        self.tags: tuple[str, ...] = ()
+        self.thread = ThreadUse.NONE
+        self.timer: Any = None
+        self.waits = 0
+
+
+OVER: Final = "over"  # what stands in `_waiters` once a job is over and nobody can wait any more
+GONE: Final = object()  # the value of a job of which only the record is left
+
+
+class Job(Generic[R_co]):
+    """One accepted call of a task. Await it for the result, watch it, cancel it, or drop it.
+
+    Any number of tasks may await it, before and after its end. Dropping it loses nothing: the job
+    runs all the same and its failure is still reported.
+    """
+
+    # One object is both the record that the engine moves and the handle that the user holds: a
+    # second one would cost 250 ns and 150 bytes a job. Slots are filled when they are first needed.
+    __slots__ = (
+        "__weakref__",
+        "_args",
+        "_attempt",
+        "_context",
+        "_deadline",
+        "_entry",
+        "_id",
+        "_kwargs",
+        "_more",
+        "_reason",
+        "_since",
+        "_started",
+        "_state",
+        "_stop",
+        "_task",
+        "_trace",
+        "_value",
+        "_waiters",
+    )
+
+    _args: tuple[Any, ...] | None
+    _attempt: int
+    _context: Context | None
+    _deadline: float
+    _entry: Entry
+    _id: str | None
+    _kwargs: dict[str, Any] | None
+    _more: More | None
+    _reason: str | None
+    _since: float
+    _started: float | None
+    _state: JobState
+    _stop: Stop | None
+    _task: asyncio.Task[None] | None
+    _trace: TracebackType | None
+    _value: Any
+    _waiters: list[Waiter | asyncio.Future[None]] | Waiter | str | None
+
+    def __init__(self) -> None:
+        raise TypeError("jobs are made by a runtime: await rt.submit(task, ...)")
+
+    @property
+    def id(self) -> str:
+        """An opaque string, unique and not to be guessed; made when it is first asked for."""
+        if self._id is None:
+            keeper: Keeper = self._entry.engine
+            return keeper.name_job(self)
+        return self._id
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+        return self._entry.name
+
+    @property
+    def state(self) -> JobState:
+        """Where it stands now."""
+        return self._state
+
+    @property
+    def reason(self) -> str | None:
+        """Why it entered its state, where there is more to say than the state."""
+        return self._reason
+
+    @property
+    def attempt(self) -> int:
+        """How many attempts have been started and count: 0 before the first."""
+        return self._attempt
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The words it was submitted with."""
+        return () if self._more is None else self._more.tags
+
+    @property
+    def progress(self) -> tuple[float, str] | None:
+        """The fraction and the note it last reported, or None."""
+        return None if self._more is None else self._more.progress
+
+    def done(self) -> bool:
+        """Whether it is over, as far as this handle goes."""
+        return self._waiters is OVER
+
+    def cancel(self, reason: str | None = None) -> bool:
+        """Ask for its end: a waiting job never starts, a running one gets `CancelledError`.
+
+        Returns whether that could still make a difference. For a durable job the cancellation
+        survives a crash once ``await job.wait()`` has returned.
+        """
+        keeper: Keeper = self._entry.engine
+        return keeper.cancel(self, reason)
+
+    async def wait(self) -> None:
+        """Return when it is over, however it ended. Cancelling the waiter does not cancel the job."""
+        if self._waiters is not OVER:
+            await _Ended(self)
+
+    def result(self) -> R_co:
+        """The result, or raises what awaiting it would raise.
+
+        Raises:
+            asyncio.InvalidStateError: it is not over yet.
+        """
+        self._check_over()
+        return self._unwrap()
+
+    def exception(self) -> BaseException | None:
+        """What awaiting it would raise, or None.
+
+        Raises:
+            asyncio.InvalidStateError: it is not over yet.
+        """
+        self._check_over()
+        if self._value is GONE:
+            raise self._gone()
+        return None if self._state is JobState.COMPLETED else cast("BaseException", self._value)
+
+    def __await__(self) -> Generator[Any, None, R_co]:
+        if self._waiters is not OVER:
+            keeper: Keeper = self._entry.engine
+            yield from keeper.until_ended(self)
+        if self._state is JobState.COMPLETED and self._value is not GONE:
+            return cast("R_co", self._value)
+        return self._unwrap()
+
+    def _check_over(self) -> None:
+        if self._waiters is not OVER:
+            raise asyncio.InvalidStateError(f"{self!r} is not over yet: await it")
+
+    def _unwrap(self) -> R_co:
+        if self._value is GONE:
+            raise self._gone()
+        if self._state is JobState.COMPLETED:
+            return cast("R_co", self._value)
+        # Every waiter gets the same exception; without this each would add its own frames to it.
+        error: BaseException = self._value
+        try:
+            raise error.with_traceback(self._trace)
+        finally:
+            del error, self
+
+    def _gone(self) -> asyncio.InvalidStateError:
+        return asyncio.InvalidStateError(
+            f"{self!r} is a record of a finished job: its result stayed with the handle that submit returned"
+        )
+
+    def _get_more(self) -> More:
+        """What only few jobs have, made now if it was not there. For the engine."""
+        if self._more is None:
+            self._more = More()
+        return self._more
+
+    def __repr__(self) -> str:
+        parts = [f"<Job {self._entry.name}", str(self._state)]
+        if self._id is not None:
+            parts[0] += f"#{self._id}"
+        if self._attempt:
+            parts.append(f"attempt {self._attempt}/{self._entry.options.max_attempts}")
+        if self._reason is not None and self._reason != self._state:
+            parts.append(f"({self._reason})")
+        return f"{parts[0]} {', '.join(parts[1:])}>"
+
+
+class _Ended:
+    """Awaits the end of a job and nothing else."""
+
+    __slots__ = ("_job",)
+
+    def __init__(self, job: Job[Any]) -> None:
+        self._job = job
+
+    def __await__(self) -> Generator[Any, None, None]:
+        keeper: Keeper = self._job._entry.engine
+        return keeper.until_ended(self._job)
+
+
+class Tally:
+    """What one runtime has counted of one task. Plain integers, read by whoever wants them."""
+
+    __slots__ = ("outcomes", "rejected", "states", "submitted")
+
+    def __init__(self) -> None:
+        self.submitted = 0
+        self.rejected = 0
+        self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
+        self.states: dict[JobState, int] = dict.fromkeys(JobState, 0)

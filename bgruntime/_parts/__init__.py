@@ -1,0 +1,1 @@
+"""Mechanisms that would make sense in a program without jobs. They import the standard library only."""

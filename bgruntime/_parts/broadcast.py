@@ -1,0 +1,91 @@
+"""Tell listeners by kind of event, and survive them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+SLOW_SECONDS = 0.001
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
+FAULTS_BEFORE_PAUSE = 5
+
+
+class Listener:
+    """One listener and how it has behaved. One that keeps failing is paused and tried again."""
+
+    __slots__ = ("faults", "hear", "kinds", "name", "paused_until", "pause", "row", "slow", "steady", "target")
+
+    def __init__(self, target: Any, *, steady: bool = False) -> None:
+        self.target = target
+        self.hear: Callable[[Any], object] = getattr(target, "on_event", target)
+        self.kinds: tuple[type, ...] = tuple(getattr(target, "listens_to", ()) or ())
+        self.name = getattr(target, "__name__", type(target).__name__)
+        self.steady = steady
+        self.faults = 0
+        self.slow = 0
+        self.row = 0
+        self.pause = FIRST_PAUSE
+        self.paused_until = 0.0
+
+    def wants(self, kind: type) -> bool:
+        return not self.kinds or issubclass(kind, self.kinds)
+
+
+class Broadcast:
+    """Passes each event to those who want its kind, in order.
+
+    Nobody's fault reaches the teller: it is counted, reported once through *complain*, and one
+    that fails five times running is left out for a while, longer each time. A call that takes more
+    than a millisecond is counted as slow.
+    """
+
+    def __init__(
+        self, targets: Iterable[Any], clock: Callable[[], float], complain: Callable[[str, BaseException | None], None]
+    ) -> None:
+        self.listeners = [Listener(target, steady=getattr(target, "never_paused", False)) for target in targets]
+        self._clock = clock
+        self._complain = complain
+        self._by_kind: dict[type, Sequence[Listener]] = {}
+
+    def wanted(self, kind: type) -> bool:
+        """Whether anybody wants events of *kind*: ask before building one."""
+        return bool(self._of(kind))
+
+    def __call__(self, event: Any) -> None:
+        for listener in self._of(type(event)):
+            self._tell(listener, event)
+
+    def faults(self) -> dict[str, int]:
+        """How often each listener that failed has failed."""
+        return {listener.name: listener.faults for listener in self.listeners if listener.faults}
+
+    def _of(self, kind: type) -> Sequence[Listener]:
+        found = self._by_kind.get(kind)
+        if found is None:
+            found = self._by_kind[kind] = [one for one in self.listeners if one.wants(kind)]
+        return found
+
+    def _tell(self, listener: Listener, event: Any) -> None:
+        began = self._clock()
+        if began < listener.paused_until:
+            return
+        try:
+            listener.hear(event)
+        except BaseException as error:
+            self._count(listener, error, began)
+        else:
+            listener.row = 0
+        if self._clock() - began > SLOW_SECONDS:
+            listener.slow += 1
+            if listener.slow == 1:
+                self._complain(f"observer {listener.name} held the loop for more than 1 ms", None)
+
+    def _count(self, listener: Listener, error: BaseException, now: float) -> None:
+        listener.faults += 1
+        listener.row += 1
+        if listener.faults == 1:
+            self._complain(f"observer {listener.name} failed", error)
+        if listener.row >= FAULTS_BEFORE_PAUSE and not listener.steady:
+            listener.paused_until = now + listener.pause
+            listener.pause = min(listener.pause * 2, LONGEST_PAUSE)
+            listener.row = 0

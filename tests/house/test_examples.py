@@ -1,0 +1,35 @@
+"""Every example runs to its end, and says no word of warning."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+LIMIT = 50.0  # seconds
+
+
+def test_there_are_examples():
+    assert {"quickstart.py", "notify.py", "ingest.py"} <= {example.name for example in EXAMPLES}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+def test_an_example_runs_and_warns_of_nothing(example, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", example],
+        cwd=tmp_path,  # what it writes, it writes beside nobody's files
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+    said = f"{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, said
+    for word in ("Warning:", "Traceback", "Exception ignored", "never retrieved", "was destroyed"):
+        assert word not in done.stderr, said
+    assert done.stdout.strip(), "an example shows something"
