@@ -46,7 +46,7 @@ def _of_record(record: Record) -> Job[Any]:
     job: Job[Any] = object.__new__(Job)
     job._entry, job._id, job._state, job._attempt = record.entry, record.id, record.state, record.attempt
     job._reason, job._value, job._waiters = record.reason, GONE, OVER
-    job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = None
+    job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = job._started = None
     return job
 
 
