@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     SimPorts = ports.Ports
 
-RESOLUTION = 1e-9
+BLINK = 1e-6  # seconds: what is left of a wait that shall not be cut short once more
 EPOCH = 1_700_000_000.0  # the wall clock's reading when a simulation starts
 RECENT = 12  # steps shown when a run fails
 
@@ -94,7 +94,6 @@ class SimLoop(Refusals):
         self._hash = hashlib.blake2b(digest_size=16)
         self._numbers = itertools.count(1)
         self._signals: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
-        self._clock_resolution = RESOLUTION
         self._ready: list[asyncio.Handle] = []  # taken from anywhere, so not a deque
         self._scheduled: list[asyncio.TimerHandle] = []
         self._timer_cancelled_count = 0
@@ -232,25 +231,30 @@ class SimLoop(Refusals):
         self._now += self.step_time
 
     def _make_ready(self) -> None:
-        early = self._chance.uniform(0.0, self.early) if self.early else 0.0
         self._forget_cancelled()
-        if not self._ready and not self._stopping and not self._anything_due(early):
-            self._rest(early)
-        if self._anything_due(early):
-            self._ready.extend(self._due(self._now + early + RESOLUTION))
+        horizon = self._now
+        if not self._ready and not self._stopping and not self._anything_due(horizon):
+            horizon = self._rest()
+        if self._anything_due(horizon):
+            self._ready.extend(self._due(horizon))
 
-    def _anything_due(self, early: float) -> bool:
-        return bool(self._scheduled) and self._scheduled[0].when() < self._now + early + RESOLUTION
+    def _anything_due(self, horizon: float) -> bool:
+        return bool(self._scheduled) and self._scheduled[0].when() <= horizon
 
-    def _rest(self, early: float) -> None:
+    def _rest(self) -> float:
+        """Let time jump, and return up to when timers fire now."""
         if self.on_rest is not None:
             self.on_rest(self)
             self._forget_cancelled()
         if self._ready:
-            return
+            return self._now
         if not self._scheduled:
             raise SimDeadlock(f"nothing is left that could wake anybody\n{self.stacks()}")
-        self._now = max(self._now, self._scheduled[0].when() - early)
+        due = self._scheduled[0].when()
+        left = due - self._now
+        early = self._chance.uniform(0.0, min(self.early, left / 2)) if left > BLINK else 0.0
+        self._now = max(self._now, due - early)
+        return max(self._now, due)
 
     def _forget_cancelled(self) -> None:
         scheduled = self._scheduled
@@ -268,9 +272,9 @@ class SimLoop(Refusals):
         heapq.heapify(self._scheduled)
         self._timer_cancelled_count = 0
 
-    def _due(self, end: float) -> list[asyncio.TimerHandle]:
+    def _due(self, horizon: float) -> list[asyncio.TimerHandle]:
         due: list[asyncio.TimerHandle] = []
-        while self._scheduled and self._scheduled[0].when() < end:
+        while self._scheduled and self._scheduled[0].when() <= horizon:
             handle = heapq.heappop(self._scheduled)
             _off_the_heap(handle)
             due.append(handle)

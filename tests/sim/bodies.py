@@ -68,8 +68,10 @@ async def resourceful(call: Call) -> int:
         try:
             yield
         finally:
-            await asyncio.sleep(0)
-            call.world.closed += 1
+            try:
+                await asyncio.sleep(0)
+            finally:
+                call.world.closed += 1
 
     await current_job().enter(resource())
     await asyncio.sleep(call.pace)
@@ -155,8 +157,10 @@ async def slow(call: Call) -> int:
 async def tidy(call: Call) -> int:
     try:
         await asyncio.sleep(30)
-    finally:
+    except asyncio.CancelledError:
+        call.saw_cancel()
         await asyncio.sleep(0.5)
+        raise
     return call.number
 
 
@@ -171,13 +175,14 @@ async def stubborn(call: Call) -> int:
 
 
 @body
-async def fail_late(call: Call) -> None:
+async def fail_late(call: Call) -> int:
     try:
         await asyncio.sleep(30)
     except asyncio.CancelledError:
         call.saw_cancel()
         await asyncio.sleep(0.3)
         raise Boom(call.number) from None
+    return call.number
 
 
 @body
@@ -301,7 +306,7 @@ async def gather_inside(call: Call) -> int:
     fan = new_fan(call.world, call, "gather", 3, limit=None)
     try:
         with call.waiting():
-            await call.world.rt.gather(*(work.bind(c, luggage=packed(c)) for c in fan.calls))
+            await call.world.rt.gather(*(work.bind(child) for child in fan.calls))
     except (Boom, RuntimeClosed):
         pass
     return call.number
@@ -404,6 +409,8 @@ def tasked(call: Call, chosen: Task[..., Any]) -> Task[..., Any]:
 def packed(call: Call) -> Luggage:
     """A piece of luggage, of which the call knows when it is gone."""
     luggage = Luggage()
+    if call.kind in NESTING:
+        return luggage  # an exception it meets in a wait leads back to its frame
     call.luggage = weakref.ref(luggage)
     return luggage
 

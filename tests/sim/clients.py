@@ -115,7 +115,7 @@ async def submit_many(world: World) -> None:
 
 
 async def submit_coroutine(world: World) -> None:
-    call, _ = new_call(world, "coroutine", tuple(BODIES))
+    call, _ = new_call(world, "coroutine", tuple(name for name in BODIES if name not in ("retry", "snooze")))
     call.queue, call.max_attempts, call.timeout = "default", 1, 300.0
     call.not_before, call.plain, call.priority, call.expires_in = 0.0, False, 5, FOREVER
     try:
@@ -131,7 +131,10 @@ async def submit_from_thread(world: World) -> None:
     futures: list[Any] = []
 
     def knock() -> None:
-        futures.append(world.rt.submit_threadsafe(chosen, call, luggage=packed(call)))
+        try:
+            futures.append(world.rt.submit_threadsafe(chosen, call, luggage=packed(call)))
+        except RuntimeClosed as exc:
+            refused(call, exc)
 
     world.threadsafe.append((call, futures))
     world.loop.spawn(knock)
@@ -152,7 +155,7 @@ def refused(call: Call, exc: BaseException) -> None:
     if line.concurrency is not None:
         free = min(free, line.concurrency - line.running)
     waiting = line.waiting + line.scheduled + line.retryable
-    if free > line.waiting and not line.paused and waiting - min(free, line.waiting) <= line.size - 1 and call.plain:
+    if free > line.waiting and not line.paused and waiting - min(free, line.waiting) < line.size and call.plain and call.way != "many":
         world.violate("P03", f"QueueFull with {free} slots free and {line.waiting} waiting: {call}")
 
 
@@ -268,7 +271,7 @@ async def gather_them(world: World) -> None:
     return_exceptions = world.chance.random() < 0.5
 
     async def use_it(fan: Fan) -> None:
-        calls = [work.bind(call, luggage=packed(call)) for call in fan.calls]
+        calls = [work.bind(call) for call in fan.calls]
         results = await world.rt.gather(*calls, limit=fan.limit, return_exceptions=return_exceptions)
         check_results(fan, results, ordered=True)
 

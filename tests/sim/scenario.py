@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import structlog
+
 from bgruntime import Queue, Runtime, RuntimeClosed, Shutdown
 from bgruntime.testing import SimLoop, Simulation, run_seed
 from tests.sim.clients import client
@@ -24,10 +26,24 @@ class Ended(Exception):
     """Leaves the runtime's block by an exception."""
 
 
+faults: list[str] = []  # what the runtime said of parts outside of it
+
+
+def overhear(logger: object, method: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Takes the place of the log: nothing is written, and faults are kept."""
+    if line["event"] == "runtime.fault":
+        faults.append(f"{line['about']} ({line['error_type']})")
+    raise structlog.DropEvent
+
+
+structlog.configure(processors=[overhear])
+
+
 async def scenario() -> None:
     """The main program of one seed."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SimLoop)
+    faults.clear()
     world = World(loop)
     build(world)
     watch(world)
@@ -41,6 +57,8 @@ async def scenario() -> None:
     await asyncio.sleep(200)
     loop.on_rest = None
     at_end(world, reports)
+    for fault in faults:
+        world.violate("P20", f"the runtime complains: {fault}")
     fail_on_violation(world)
 
 

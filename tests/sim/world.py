@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 from bgruntime import Job, Runtime, current_job
 from bgruntime.testing import SimLoop
@@ -31,6 +31,21 @@ class Luggage:
     """An argument that somebody may forget to let go."""
 
     __slots__ = ("__weakref__",)
+
+
+class Raised(NamedTuple):
+    """What a body raised, without holding on to it: the frames of a traceback hold everything."""
+
+    id: int
+    kind: type[BaseException] | None = None
+    cause: int = 0
+
+    @classmethod
+    def of(cls, exc: BaseException) -> Raised:
+        return cls(id(exc), type(exc), id(exc.__cause__))
+
+
+NOTHING = Raised(0)
 
 
 class Call:
@@ -64,14 +79,16 @@ class Call:
         self.began = 0.0
         self.cancel_seen_at = FOREVER
         self.cancels_seen = 0
+        self.was_told = False
+        self.task: asyncio.Task[Any] | None = None
         self.slotless = False  # it was cancelled while it waited for jobs of its own
         self.waits = 0
-        self.raised: BaseException | None = None
+        self.raised = NOTHING
         self.returned: Any = None
         self.has_returned = False
         self.free_at = FOREVER  # when the function of a thread really ended
         # What the clients did.
-        self.asked_at = world.now
+        self.asked_at_step = world.loop.steps
         self.withdrawn = self.refused = False
         self.cancelled_at = FOREVER
         self.cancelled_before_start = False
@@ -96,10 +113,23 @@ class Call:
         return FOREVER if self.timeout is None else self.began + self.timeout
 
     @property
+    def knows_of_cancel(self) -> bool:
+        """Its body, or what it waits in, was told to stop."""
+        return self.cancel_seen_at < FOREVER or (self.task is not None and self.task.cancelling() > 0)
+
+    @property
     def abandoned(self) -> bool:
-        """Its body goes on although it was asked to stop for as long as one may be asked."""
-        since = min(self.cancel_seen_at, self.due if self.running else FOREVER)
-        return self.running and self.world.now >= since + GRACE + HARD - BLINK
+        """Its body may go on alone: it was asked to stop for as long as one may be asked."""
+        return self.running and self.world.now >= self._patience_ends - BLINK
+
+    @property
+    def surely_abandoned(self) -> bool:
+        """It must be on its own by now, however late the loop was."""
+        return self.running and self.world.now > self._patience_ends + self.world.stalled + BLINK
+
+    @property
+    def _patience_ends(self) -> float:
+        return min(self.cancel_seen_at, self.due) + GRACE + HARD
 
     @property
     def holds_slot(self) -> bool:
@@ -114,10 +144,11 @@ class Call:
         except BaseException as exc:
             if isinstance(exc, asyncio.CancelledError):
                 self.saw_cancel()
-            self.raised = exc
+            self.raised = Raised.of(exc)
             raise
         finally:
-            self.running = False
+            self.was_told = self.knows_of_cancel
+            self.running, self.task = False, None
             self.world.ended += 1
 
     def _begin(self) -> None:
@@ -135,9 +166,10 @@ class Call:
         if world.now < self.not_before - BLINK:
             world.violate("P11", f"started {self.not_before - world.now:.6f} s early: {self}")
         self.runs += 1
+        self.task = None if self.threaded else asyncio.current_task()
         self.running, self.waits, self.slotless = True, 0, False
         self.began, self.cancel_seen_at, self.has_returned = world.now, FOREVER, False
-        self.cancels_seen, self.raised = 0, None
+        self.cancels_seen, self.raised = 0, NOTHING
         world.began += 1
         job = current_job()
         if job.attempt > self.max_attempts:
@@ -174,11 +206,10 @@ class Call:
         self.waits += 1
         try:
             yield
-        except asyncio.CancelledError:
-            self.slotless = True
-            raise
         finally:
             self.waits -= 1
+            # Cleaning up after a cancellation needs no slot.
+            self.slotless = self.slotless or self.knows_of_cancel
             if not self.slotless:
                 self.world.check_limits(self)
 
@@ -234,8 +265,13 @@ class World:
         return call
 
     def running(self, queue: str | None = None) -> int:
-        """How many bodies hold a slot, in one queue or in all."""
+        """How many bodies surely hold a slot, in one queue or in all."""
         return sum(call.holds_slot and queue in (None, call.queue) for call in self.calls if call.running)
+
+    def may_hold(self, queue: str | None = None) -> int:
+        """How many may hold one: those who clean up or were only just given up included."""
+        held = [call for call in self.calls if call.running and not call.waits and not call.surely_abandoned]
+        return sum(queue in (None, call.queue) for call in held)
 
     def check_limits(self, call: Call) -> None:
         """A body has just begun, or goes on after a wait: no limit may be exceeded by it."""
@@ -249,6 +285,6 @@ class World:
         limit = self.limits.get(call.queue)
         if limit is not None and self.running(call.queue) > limit:
             self.violate("P06", f"{self.running(call.queue)} run on {call.queue}, {limit} are allowed: {call}")
-        fan = call.fan
-        if fan is not None and fan.limit is not None and sum(c.running for c in fan.calls) > fan.limit:
+        fan = call.fan if self.observed else None  # else its jobs are not known
+        if fan is not None and fan.limit is not None and sum(c.running and not c.over for c in fan.calls) > fan.limit:
             self.violate("P06", f"more than {fan.limit} of one fan-out run: {call}")
