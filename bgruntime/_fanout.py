@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterat
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from ._engine.admit import admit, admit_nested, admit_reserved, wait_for_room
+from ._engine.admit import admit, admit_nested, admit_reserved, room_for, wait_for_room
 from ._engine.supervise import Wait
 from ._model.errors import PayloadError
 from ._model.jobs import Entry, Job
@@ -305,7 +305,7 @@ class _Flow:
                 self._fail(error)
                 return
             line = request[0].queue
-            full = line.waiting + line.later >= line.size and not line.has_room(self._engine)
+            full = line.waiting + line.later >= line.size and not line.has_room(self._engine, room_for(request[0]))
             if not self._nested and (full or line.room or request[0].options.durable):
                 self._feeder = self._help(self._submit_waiting(request))
                 if self._feeder is not None:

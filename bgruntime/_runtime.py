@@ -450,7 +450,7 @@ class Runtime:
             return await admit_durable(engine, entry, calls_made, self._limits.wait_limit)
         await wait_for_room(engine, entry, len(arguments), self._limits.wait_limit)
         if engine.phase != "running":
-            give_back(engine, entry.queue, len(arguments))
+            give_back(engine, entry, len(arguments))
             raise RuntimeClosed(engine.phase)
         return [admit_reserved(engine, entry, args, {}) for args in arguments]
 

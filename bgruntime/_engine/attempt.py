@@ -36,9 +36,9 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
         engine.tell(AttemptStarted(started, job, job._attempt, started - job._since))
     value: Any = None
     failure: BaseException | None = None
+    kwargs = job._kwargs
     if job._stop is None:
         try:
-            kwargs = job._kwargs
             if kwargs is None:
                 value = await entry.call(*job._args)
             else:
@@ -75,7 +75,8 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
             engine.note_end(job, COMPLETED)
     else:
         finish(engine, job, value, failure, ended)
-        failure = None
+        # The frames in a traceback lead back to this one, which therefore must hold nothing of the job.
+        del job, entry, kwargs, more, value, failure
     if engine.pumping is False and (engine.turns or engine.resuming or engine.room_wanted):
         engine.pump()
 

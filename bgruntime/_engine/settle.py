@@ -59,7 +59,7 @@ def settle(
 
     A job that interruption leaves to run again later goes back to available: its handle is over.
     """
-    if state is not job._state:
+    if not (state is JobState.AVAILABLE is job._state):
         job._state = check_move(job._state, state)
     job._reason = reason
     job._trace = None

@@ -128,6 +128,8 @@ class Stopping:
         engine.timers.cancel(timer)
 
     def _interrupt_waiting(self, job: Job[Any]) -> None:
+        if job.done() or job._state.is_final:
+            return  # the end of another one has ended it meanwhile, as that of a fan-out does
         engine = self._engine
         state = JobState.AVAILABLE if engine.will_requeue(job) else JobState.CANCELLED
         engine.withdraw(job, INTERRUPTED, state)

@@ -530,7 +530,7 @@ class Supervisor:
         """Call those who wait for room, in their order, as far as there is any."""
         for line in self.lines.values():
             while (wanted := line.room.first_wants()) is not None and line.has_room(self, wanted):
-                line.later += wanted
+                line.take(wanted)
                 line.room.call_first()
 
     # -- the journal's side ---------------------------------------------------------------------------

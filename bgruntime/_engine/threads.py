@@ -40,7 +40,8 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
     more = job._more
     assert more is not None
     future = loop.create_future()
-    context = copy_context()
+    # Taken out when it runs: the frames in a traceback lead back to `work`, which must hold no arguments.
+    call = [partial(copy_context().run, function)]
 
     def report(value: Any, error: BaseException | None) -> None:
         more.thread = ThreadUse.NONE
@@ -50,7 +51,7 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
 
     def work() -> None:
         try:
-            value, error = context.run(function), None
+            value, error = call.pop()(), None
         except BaseException as raised:
             value, error = None, raised
         try:
@@ -75,7 +76,10 @@ def _with_needs(
 ) -> Any:
     """In the thread: open what the function needs, run it, close it."""
     if not needs:
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            del args, kwargs  # as above
     with ExitStack() as stack:
         for need in needs:
             manager = need.factory()
@@ -84,4 +88,7 @@ def _with_needs(
                     f"{need.name}: a plain function needs a plain context manager, got {type(manager).__name__}"
                 )
             kwargs[need.name] = stack.enter_context(manager)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            del args, kwargs
