@@ -14,7 +14,7 @@ from ._engine.supervise import Wait
 from ._model.errors import PayloadError
 from ._model.jobs import Entry, Job
 from ._model.states import JobState
-from ._task import close_refused
+from ._task import close_refused, mark_accepted
 
 if TYPE_CHECKING:
     from ._engine.supervise import Supervisor
@@ -121,7 +121,7 @@ class _Flow:
         self._context = copy_context()
         self._nested = False
         self.in_flight: dict[Job[Any], int] = {}
-        self.pulled = self.yielded = 0
+        self.pulled = self.yielded = self._lingering = 0
         self._waiting: dict[int, Any] = {}  # ended, ordered, not yielded
         self._ready: deque[Any] = deque()  # ended, unordered, not yielded
         self._collected: dict[int, Any] | None = None
@@ -155,6 +155,8 @@ class _Flow:
         result = self._waiting.pop(self.yielded) if self._ordered else self._ready.popleft()
         self.yielded += 1
         self._fill()
+        if self._capacity is not None and not self._capacity.done() and self._wants_more():
+            self._capacity.set_result(None)
         return result
 
     async def end(self) -> None:
@@ -216,6 +218,10 @@ class _Flow:
         index = self.in_flight.pop(job, None)
         if index is None:
             return
+        if job in self._engine.live and job._task is not None:
+            # Declared over at its timeout, while its attempt still cleans up and holds its slot.
+            job._get_more().after = self
+            self._lingering += 1
         if job._state is JobState.COMPLETED:
             self._keep(index, job._value)
         elif self._raising:
@@ -224,6 +230,12 @@ class _Flow:
             self._keep(index, job._value)
         if not self._filling:
             self._fill()
+        self._wake()
+
+    def attempt_ended(self, job: Job[Any]) -> None:
+        """The attempt of a job that was over already has really ended, or was abandoned."""
+        self._lingering -= 1
+        self._fill()
         self._wake()
 
     def _keep(self, index: int, result: Any) -> None:
@@ -277,7 +289,7 @@ class _Flow:
         return (
             not self._exhausted
             and not self._ended
-            and len(self.in_flight) < self.limit
+            and len(self.in_flight) + self._lingering < self.limit
             and self.pulled - self.yielded < 2 * self.limit
         )
 
@@ -325,7 +337,7 @@ class _Flow:
         else:
             self.in_flight[job] = index
             if origin is not None:
-                origin(job)
+                mark_accepted(origin)
 
     def _refused(self, index: int, error: BaseException) -> None:
         if not self._raising and isinstance(error, PayloadError):

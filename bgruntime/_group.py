@@ -64,7 +64,7 @@ class Group:
             RuntimeError: the group was not entered, is over, or is failing.
         """
         self._check_open(task)
-        job = await self._runtime._submit(task, args, kwargs, self)
+        job = await self._runtime._submit(task, args, kwargs, self, owned=True)
         self._adopt(job)
         return job
 
@@ -88,13 +88,22 @@ class Group:
         self._jobs.pop(job, None)
         if job._state in (JobState.DISCARDED, JobState.QUARANTINED) and self._state != "over":
             self._errors.append(job._value)
-            self._abort()
-            if self._in_body and not self._cancelled_body:
-                assert self._owner is not None
-                self._cancelled_body = True
-                self._owner.cancel()
+            if self._state == "open":
+                # In the next step, as a TaskGroup does: jobs that fail in this one are heard too.
+                self._state = "failing"
+                self._runtime._running(even_closed=True).loop.call_soon(self._fail)
         if not self._jobs and self._emptied is not None:
             self._emptied.signal()
+
+    def _fail(self) -> None:
+        """Cancel the other jobs and the body."""
+        if self._state == "over":
+            return
+        self._abort()
+        if self._in_body and not self._cancelled_body:
+            assert self._owner is not None
+            self._cancelled_body = True
+            self._owner.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,14 +8,15 @@ its slot, but not the supervisor.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import sys
+import traceback
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextvars import Context
 from functools import partial
+from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,6 +27,7 @@ from .._model.outcomes import Outcome, Stop
 from .._model.policies import AttemptState, Limits, Queue
 from .._model.states import JobState, check_move
 from .._parts.broadcast import Broadcast
+from .._parts.ids import SequenceIds
 from .._parts.ports import Cancellable, Ports
 from .._parts.spelling import did_you_mean
 from .._parts.timers import Timers
@@ -42,6 +44,7 @@ FOREVER = float("inf")
 FOLD_AT = 1000
 KEEP_FINISHED = 1000
 STUCK_SHARE = 0.1
+STACK_LIMIT = 50
 
 
 class Supervisor:
@@ -89,6 +92,8 @@ class Supervisor:
         self.folds: list[Callable[[Sequence[Any]], object]] = []
         self.ring: deque[Record] = deque(maxlen=KEEP_FINISHED)
         self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
+        self.sequence = count(1)
+        self.ids = SequenceIds(ports.token(32))
         self.phase = "running"
         self.interrupts = False  # jobs that end from here on are interrupted, not retried
         self.stopping = False  # what `current_job().stopping` shows
@@ -169,11 +174,16 @@ class Supervisor:
             self._complain(about, error)
 
     def name_job(self, job: Job[Any]) -> str:
-        """The id of *job*: 96 random bits, made now, by which `find` knows it from here on."""
-        if job._id is None:
-            job._id = self.ports.token(12).hex()
-        self.named[job._id] = job
-        return job._id
+        """The id of *job*, made now; by it `find_job` knows the job from here on.
+
+        96 random bits; once the job is over, a code of its number in the record instead, so that
+        handle and record answer to the same id.
+        """
+        id = job._id
+        if not isinstance(id, str):
+            id = job._id = self.ports.token(12).hex() if id is None else self.ids.encode(id)
+            self.named[id] = job
+        return id
 
     def free_slot(self, line: Line) -> None:
         dispatch.free_slot(self, line)
@@ -403,7 +413,11 @@ class Supervisor:
         began = job._started if outcome is not None else None
         waited = (now if began is None else began) - job._since
         ran = 0.0 if began is None else now - began
+        if job._id is None:
+            job._id = next(self.sequence)
         self.recent.append((job._entry, job._id, state, outcome, job._attempt, waited, ran, now, reason))
+        if len(self.recent) >= self.fold_at:
+            self.fold()
 
     def _in_thread(self, job: Job[Any]) -> bool:
         return job._more is not None and job._more.thread is ThreadUse.RUNNING
@@ -456,6 +470,10 @@ class Supervisor:
         else:
             settle(self, job, JobState.DISCARDED, str(Outcome.STUCK), Outcome.STUCK)
         self._give_slot_of_stuck(job)
+        more = job._get_more()
+        if more.after is not None:
+            after, more.after = more.after, None
+            after.attempt_ended(job)
         if self.watched:
             self.check_idle()
 
@@ -719,12 +737,18 @@ def drop_waiter(job: Job[Any], waiter: Any) -> None:
 
 
 def stack_of(job: Job[Any]) -> str:
-    """Where the running attempt of *job* stands, as text."""
-    if job._task is None:
-        return ""
-    text = io.StringIO()
-    job._task.print_stack(limit=20, file=text)
-    return text.getvalue()
+    """Where the running attempt of *job* stands, as text, innermost last; without local variables."""
+    summary = traceback.StackSummary()
+    waiting: Any = None if job._task is None else job._task.get_coro()
+    while waiting is not None and len(summary) < STACK_LIMIT:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None) or getattr(waiting, "ag_frame", None)
+        if frame is None:
+            break
+        code = frame.f_code
+        if not frame.f_globals.get("__name__", "").startswith("bgruntime._engine"):
+            summary.append(traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_qualname))
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return "".join(summary.format())
 
 
 def _wake_future(future: asyncio.Future[None], _: object) -> None:

@@ -445,9 +445,7 @@ def test_p04_submit_threadsafe_inside_a_job_never_waits_for_room(run):
             rt.submit_nowait(holder, "queued")
             await until(lambda: futures, "the thread's submission")
             name = task(other.note).name
-            await until(
-                lambda: futures[0].done() or list(rt.jobs(task=task(other.note).name)), "an answer at once"
-            )
+            await until(lambda: futures[0].done() or list(rt.jobs(task=name)), "an answer at once")
             assert not gate.ended, "it was answered while there was no room"
             gate.open()
             assert await job in ("refused", "one too many")

@@ -138,6 +138,38 @@ def test_p14_tempdir_goes_with_the_attempt_however_it_ends(run, clock, how):
     run(main)
 
 
+@pytest.mark.parametrize("ending", ["cancel", "timeout", "shutdown"])
+def test_p14_tempdir_goes_although_its_removal_meets_the_second_cancel(run, clock, ending):
+    async def main():
+        places = []
+
+        @task(timeout=60.0)
+        async def work():
+            place = Path(await current_job().tempdir())
+            for number in range(500):
+                (place / f"{number}.txt").write_text("x")
+            places.append(place)
+            await asyncio.Event().wait()
+
+        async with Runtime(cancel_grace=1, cancel_hard=1) as rt:
+            job = await rt.submit(work)
+            await until(lambda: places)
+            await turns()
+            if ending == "cancel":
+                job.cancel()
+            elif ending == "timeout":
+                await clock.advance(60.0)
+            drain = 0 if ending == "shutdown" else 60
+            stopping = asyncio.ensure_future(rt.stop(drain=drain, cancel=2, close=60))
+            while not stopping.done():
+                await clock.advance(0.5)
+            await stopping
+            await until(lambda: rt.stats().stuck == 0)
+        assert not places[0].exists()
+
+    run(main)
+
+
 def test_p14_tempdir_is_private_and_each_attempt_has_its_own(run, clock):
     async def main():
         places = []
@@ -207,8 +239,9 @@ def test_p14_the_tempdir_of_a_thread_past_its_timeout_goes_when_the_thread_ends(
             await turns()
             assert seen[0].is_dir(), "the thread still works in it"
             hold.set()
-            await until(lambda: not seen[0].exists(), "the directory going with the thread")
-        assert seen[1] is True
+            await until(lambda: rt.stats().stuck == 0, "the thread's end")
+            assert seen[1] is True
+            assert not seen[0].exists()
 
     run(main)
 

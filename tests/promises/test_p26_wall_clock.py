@@ -43,7 +43,7 @@ def test_p26_run_at_in_the_past_is_available_at_once(run, clock):
     run(main)
 
 
-@pytest.mark.parametrize("step", [HOUR, -HOUR, 60.0, -60.0, 10 * 365 * 24 * HOUR, -10 * 365 * 24 * HOUR])
+@pytest.mark.parametrize("step", [HOUR, -HOUR, 60.0, -60.0, 24 * HOUR, -24 * HOUR])
 def test_p26_a_step_of_the_wall_clock_neither_loses_nor_repeats_a_job(run, clock, step):
     async def main():
         gate = Gate()

@@ -116,9 +116,10 @@ async def interrupted():
 async def main():
     async with Runtime() as rt:
         job = await rt.submit(interrupted)
-        await job.wait()
-        print("> " + str(job.state))
-        await asyncio.sleep(0.1)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            print("> " + str(job.state))
 
 try:
     bgruntime.run({main})

@@ -53,28 +53,42 @@ def test_a_task_the_job_left_behind_is_its_own_affair_and_disturbs_no_one(run):
     run(main)
 
 
-def test_coroutine_objects_refused_in_every_way_are_never_never_awaited(run):
+REFUSALS = {
+    "submit closed": lambda closed, rt, coroutine: closed.submit(coroutine),
+    "submit with arguments": lambda closed, rt, coroutine: rt.submit(coroutine, "argument"),
+    "submit_many": lambda closed, rt, coroutine: rt.submit_many(coroutine, [(1,), (2,)]),
+    "gather closed": lambda closed, rt, coroutine: closed.gather(coroutine),
+    "gather limit": lambda closed, rt, coroutine: rt.gather(coroutine, limit=0),
+    "gather beside nonsense": lambda closed, rt, coroutine: rt.gather(coroutine, object()),
+    "group before entry": lambda closed, rt, coroutine: rt.group().submit(coroutine),
+}
+
+
+@pytest.mark.parametrize("how", REFUSALS)
+def test_a_coroutine_object_that_is_refused_is_closed(run, how):
     async def main():
         gate = Gate()
 
         async def work():
             await gate.hold()
 
-        closed = Runtime()
-        with pytest.raises(RuntimeClosed):
-            await closed.submit(work())
-        with pytest.raises(RuntimeClosed):
-            closed.submit_nowait(work())
+        coroutine = work()
         async with Runtime() as rt:
-            with pytest.raises((TypeError, ValueError)):
-                await rt.submit(work(), "argument")
-            with pytest.raises(ValueError, match="limit"):
-                await rt.gather(work(), work(), limit=0)
-            with pytest.raises((TypeError, ValueError)):
-                await rt.gather(work(), object())
-        gc.collect()
-        await turns()
+            with pytest.raises((RuntimeClosed, RuntimeError, TypeError, ValueError)):
+                await REFUSALS[how](Runtime(), rt, coroutine)
+            assert coroutine.cr_frame is None
         assert gate.started == []
+
+    run(main)
+
+
+def test_a_coroutine_object_refused_by_submit_nowait_is_closed(run):
+    async def main():
+        gate = Gate()
+        coroutine = gate.hold()
+        with pytest.raises(RuntimeClosed):
+            Runtime().submit_nowait(coroutine)
+        assert coroutine.cr_frame is None
 
     run(main)
 

