@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import os
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -441,11 +442,13 @@ class Runtime:
             QueueFull: they can never fit, or there is no room and the queue does not wait.
             As `submit`.
         """
+        if inspect.iscoroutine(task):
+            close_refused(task)
+            raise TypeError("submit_many takes a task or a function, not a coroutine object: it can run once")
         arguments = [tuple(call) if isinstance(call, tuple | list) else (call,) for call in calls]
+        entry = self._entry(task, (), {})
         if not arguments:
-            self._entry(task, (), {})
             return []
-        entry = self._entry(task, arguments[0], {})
         engine: Supervisor = entry.engine
         engine.check_here()
         engine.check_open()
