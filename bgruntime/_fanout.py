@@ -430,6 +430,16 @@ async def _zip_async(iterables: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...
                 pull.close()
 
 
+async def unpacked(pairs: AsyncIterator[tuple[Any]]) -> AsyncIterator[tuple[Any, ...]]:
+    """The one item of each of *pairs*."""
+    try:
+        async for (item,) in pairs:
+            yield item
+    finally:
+        if isinstance(pairs, AsyncGenerator):
+            await pairs.aclose()
+
+
 def requests(
     entry: Entry, arguments: Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]
 ) -> Iterator[Request] | AsyncIterator[Request]:
@@ -448,4 +458,4 @@ async def _async_requests(entry: Entry, arguments: AsyncIterator[tuple[Any, ...]
             await arguments.aclose()
 
 
-__all__ = ["Fanout", "Iterable", "OnError", "Request", "requests", "zipped"]
+__all__ = ["Fanout", "OnError", "Request", "requests", "unpacked", "zipped"]

@@ -32,7 +32,7 @@ from ._engine.dispatch import Line, list_line, unlist_line
 from ._engine.look import find_job, find_jobs, health_of, stats_of
 from ._engine.stop import Stopping
 from ._engine.supervise import Supervisor
-from ._fanout import Fanout, OnError, Request, requests, zipped
+from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
 from ._group import Group
 from ._model.checks import check_concurrency, check_limit, check_seconds
 from ._model.errors import JournalUnavailable, RuntimeClosed
@@ -587,13 +587,11 @@ class Runtime:
     ) -> Any:
         """Like `map`, with each item a tuple of arguments."""
 
-        def unpacked() -> Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]:
+        def arguments() -> Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]:
             pairs = zipped((iterable,))
-            if isinstance(pairs, AsyncIterator):
-                return (item async for (item,) in pairs)
-            return (item for (item,) in pairs)
+            return unpacked(pairs) if isinstance(pairs, AsyncIterator) else (item for (item,) in pairs)
 
-        return self._fan_out(task, unpacked, limit, ordered, on_error)
+        return self._fan_out(task, arguments, limit, ordered, on_error)
 
     def _fan_out(
         self,

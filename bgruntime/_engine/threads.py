@@ -78,7 +78,8 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
 async def to_the_end(ports: Ports, function: Callable[[], object], name: str) -> None:
     """Run *function*, which must not raise, in a thread and return when it has ended.
 
-    A cancellation meanwhile is raised after that: what cleans up is not left half done.
+    A cancellation meanwhile is raised after that, so that clean-up is not left half done; the second
+    one of an attempt that has to stop is raised at once, and the thread goes on alone.
     """
     loop = asyncio.get_running_loop()
     ended = loop.create_future()
@@ -100,6 +101,9 @@ async def to_the_end(ports: Ports, function: Callable[[], object], name: str) ->
         try:
             await asyncio.wait([ended])
         except asyncio.CancelledError as error:
+            job = running_job.get()
+            if job is not None and job._stop is not None and job._stop.stage >= 2:
+                raise
             interrupted = error
     if interrupted is not None:
         raise interrupted
