@@ -13,6 +13,7 @@ from ._engine.admit import admit, admit_nested, admit_reserved, room_for, wait_f
 from ._engine.supervise import Wait
 from ._model.errors import PayloadError
 from ._model.jobs import Entry, Job
+from ._model.outcomes import Outcome, Stop
 from ._model.states import JobState
 from ._task import close_refused, mark_accepted
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
+ENDED = "the fan-out it belongs to ended"
 OnError = Literal["raise", "return"]
 Request = tuple[Entry, Any, tuple[Any, ...], dict[str, Any]]
 
@@ -179,6 +181,12 @@ class _Flow:
         """The consumer has gone without a word. Safe from any thread, as finalizers may run in any."""
         if self._ended or (self._source is None):
             return
+        self._ended = True
+        for job in self.in_flight:
+            # Started but still before its first step: no line of it shall run. Only marked here,
+            # since a finalizer may run in the midst of anything.
+            if job._state is JobState.RUNNING and job._started is None and job._stop is None:
+                job._stop = Stop(Outcome.CANCELLED, ENDED)
         try:
             self._engine.loop.call_soon_threadsafe(self._cut)
         except RuntimeError:
@@ -261,7 +269,7 @@ class _Flow:
         if self._feeder is not None:
             self._feeder.cancel()
         for job in list(self.in_flight):
-            self._engine.cancel(job, "the fan-out it belongs to ended")
+            self._engine.cancel(job, ENDED)
         self._wake()
 
     def _wake(self) -> None:

@@ -71,7 +71,7 @@ def admit(
             engine.list_line(line)
         if engine.pumping is False and engine.in_use < engine.limit and line.listed:
             engine.pumping = True
-            engine.loop.call_soon(engine.pump)
+            engine.loop.call_soon(engine.pump, context=engine.context)
     else:
         enqueue(engine, job)
     if engine.tells_accept:

@@ -138,7 +138,7 @@ def kick(engine: Supervisor) -> None:
     """Have `pump` run soon if there may be something to start."""
     if engine.pumping is False and engine.in_use < engine.limit and (engine.turns or engine.resuming):
         engine.pumping = True
-        engine.loop.call_soon(engine.pump)
+        engine.loop.call_soon(engine.pump, context=engine.context)
 
 
 def pump(engine: Supervisor) -> None:
@@ -182,7 +182,7 @@ def pump(engine: Supervisor) -> None:
             break
     if engine.in_use < engine.limit and (turns or engine.resuming):
         engine.pumping = True
-        engine.loop.call_soon(engine.pump)
+        engine.loop.call_soon(engine.pump, context=engine.context)
     else:
         engine.pumping = False
     if len(engine.recent) >= engine.fold_at:

@@ -77,6 +77,7 @@ class Supervisor:
         self.short_of_threads: deque[Line] = deque()
         self.resuming: deque[Job[Any]] = deque()
         self.pumping: bool | None = False
+        self.context = Context()  # the pump's: a callback keeps alive what is in its context
         self.pump = partial(dispatch.pump, self)
         self.timers = Timers(loop, ports)
         self.later: dict[Job[Any], None] = {}

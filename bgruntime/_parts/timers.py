@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
-from .ports import Cancellable, Ports
+from .ports import NEUTRAL, Cancellable, Ports
 
 PER_TURN = 256
 
@@ -95,7 +95,7 @@ class Timers:
             self._armed_for = float("inf")
             if self._heap and self._heap[0][0] <= now:
                 self._armed_for = now
-                self._armed = self._loop.call_soon(self._fire)  # the rest, in the next turn
+                self._armed = self._loop.call_soon(self._fire, context=NEUTRAL.copy())  # the rest, in the next turn
             elif self._heap:
                 self._arm(self._heap[0][0])
 
