@@ -68,7 +68,7 @@ class Witness:
         if call.settled:
             world.violate("P09", f"started after it was settled: {call}")
         if call.expires_in < FOREVER and len(call.started) == 1:
-            late = world.now - max(call.accepted_at, call.not_before) - call.expires_in
+            late = world.now - call.accepted_at - call.delay - call.expires_in
             if late > world.stalled + BLINK:
                 world.violate("P06", f"started {late:.3f} s after it had expired: {call}")
         for other in world.calls:
