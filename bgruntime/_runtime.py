@@ -123,6 +123,12 @@ class Runtime:
         self._registry = default_registry if registry is None else registry
         self._observers = tuple(observers)
         self._middleware = tuple(middleware)
+        for observer in self._observers:
+            if not callable(getattr(observer, "on_event", observer)):
+                raise ValueError(f"an observer has on_event(event), got {observer!r}")
+        for one in self._middleware:
+            if not callable(one):
+                raise ValueError(f"middleware is called with the job's context, got {one!r}")
         self._engine: Supervisor | None = None
         self._stopping: Stopping | None = None
         self._entered: AsyncExitStack | None = None
@@ -281,12 +287,15 @@ class Runtime:
         """
         return await self._submit(task, args, kwargs, None)
 
-    async def _submit(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any) -> Job[Any]:
+    async def _submit(
+        self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any, *, owned: bool = False
+    ) -> Job[Any]:
+        """Submit for *waiters*, which are told of the end; *owned* says that they are a group."""
         try:
             entry = self._entry(task, args, kwargs)
             engine: Supervisor = entry.engine
             line: Line = entry.queue
-            if waiters is not None and engine.inside() is not None and not entry.options.durable:
+            if owned and engine.inside() is not None and not entry.options.durable:
                 job = admit_nested(engine, entry, args, kwargs, waiters)
             elif entry.options.durable:
                 engine.check_here()
@@ -628,6 +637,9 @@ class Runtime:
             check_limit(limit)
             engine = self._running()
             made = [self._request(call) for call in calls]
+            coroutines = [id(origin) for _, origin, _, _ in made if origin is not None]
+            if len(set(coroutines)) < len(coroutines):
+                raise TypeError("one coroutine object stands twice among the calls: it can run once")
             fanout: Fanout[Any] = Fanout(
                 engine,
                 lambda: iter(made),
@@ -646,8 +658,7 @@ class Runtime:
         entry = self._entry(call, (), {})
         if entry.definition.coroutine is None:
             raise TypeError(f"gather takes task.bind(...) or coroutine objects, got {call!r}")
-        mark_accepted(call)
-        return entry, None, (), {}
+        return entry, call, (), {}
 
     def group(self) -> Group:
         """Structured concurrency: ``async with rt.group() as group: await group.submit(...)``."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .supervise import Supervisor
 
 AVAILABLE = JobState.AVAILABLE
-RECHECK_WALL_SECONDS = 60.0
+RECHECK_WALL_SECONDS, RECHECK_WALL_SHARE = 60.0, 0.1
 _new = object.__new__
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), list, dict, tuple, set})
 
@@ -130,7 +130,7 @@ def place(engine: Supervisor, job: Job[Any]) -> None:
         take_id(engine, job, options.id)
     job._since = now = engine.clock()
     run_at = options.run_at_s
-    if options.delay or run_at is not None:
+    if options.delay or (run_at is not None and run_at > engine.ports.time()):
         job._state = JobState.SCHEDULED
         if run_at is None:
             engine.wait_until(job, now + options.delay, engine.become_available)
@@ -154,8 +154,9 @@ def take_id(engine: Supervisor, job: Job[Any], id: str) -> None:
 
 
 def _wait_for_wall_clock(engine: Supervisor, job: Job[Any], run_at: float) -> None:
-    """Wait until the wall clock shows *run_at*, which somebody may set meanwhile: look once a minute."""
-    left = run_at - engine.ports.time()
+    """Wait until the wall clock shows *run_at*. Somebody may set it meanwhile, so look now and then."""
+    left = max(0.0, run_at - engine.ports.time())
+    next_look = min(left, max(RECHECK_WALL_SECONDS, left * RECHECK_WALL_SHARE))
 
     def look(job: Job[Any]) -> None:
         if engine.ports.time() >= run_at:
@@ -164,7 +165,7 @@ def _wait_for_wall_clock(engine: Supervisor, job: Job[Any], run_at: float) -> No
             engine.leave_later(job)
             _wait_for_wall_clock(engine, job, run_at)
 
-    engine.wait_until(job, engine.clock() + min(max(left, 0.0), RECHECK_WALL_SECONDS), look)
+    engine.wait_until(job, engine.clock() + next_look, look)
 
 
 # -- room -------------------------------------------------------------------------------------------

@@ -62,6 +62,8 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
             engine.live.pop(job, None)
         entry.queue.in_use -= 1
         engine.in_use -= 1
+        if job._id is None:
+            job._id = next(engine.sequence)
         engine.recent.append(
             (entry, job._id, COMPLETED, SUCCEEDED, job._attempt, started - job._since, ended - started, ended, None)
         )
@@ -121,6 +123,8 @@ def verdict_on(
     used = job._attempt
     state = AttemptState(used, failure, now - job._since, engine.ports.random)
     verdict = decide(outcome, job._stop, failure, job._entry.options, state)
+    if verdict.state is JobState.RETRYABLE and job._entry.definition.coroutine is not None:
+        return Verdict(outcome, JobState.DISCARDED, "failed")  # it can run once
     if engine.interrupts and (verdict.state is JobState.RETRYABLE or outcome is Outcome.INTERRUPTED):
         state_after = JobState.AVAILABLE if engine.will_requeue(job) else JobState.CANCELLED
         return Verdict(outcome, state_after, str(Outcome.INTERRUPTED))
@@ -161,6 +165,9 @@ def release(engine: Supervisor, job: Job[Any]) -> None:
         engine.unstick(job)
     elif more is None or more.holds:
         engine.free_slot(job._entry.queue)
+    if more is not None and more.after is not None:
+        after, more.after = more.after, None
+        after.attempt_ended(job)
     if engine.watched:
         engine.check_idle()
 
@@ -178,6 +185,8 @@ def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -
         return  # recorded when it was declared
     started = job._started
     assert started is not None
+    if job._id is None and verdict.state is not JobState.RETRYABLE:
+        job._id = next(engine.sequence)
     engine.recent.append(
         (
             job._entry,

@@ -288,7 +288,7 @@ def resume_one(engine: Supervisor) -> bool:
         line.in_use += 1
         engine.in_use += 1
         more.holds = True
-        more.retake.set_result(True)
+        more.retake.set_result(None)
         more.retake = None
         return True
     return False

@@ -22,7 +22,8 @@ def find_job(engine: Supervisor, id: str) -> Job[Any] | None:
     if job is not None:
         return job
     engine.fold()
-    return next((_of_record(record) for record in reversed(engine.ring) if record.id == id), None)
+    number = engine.ids.decode(id)
+    return next((_of_record(one) for one in reversed(engine.ring) if one.id == id or one.id == number is not None), None)
 
 
 def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> list[Job[Any]]:
@@ -37,7 +38,7 @@ def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> l
 
 def _ended(engine: Supervisor) -> Iterator[Job[Any]]:
     for record in reversed(engine.ring):
-        held = engine.named.get(record.id) if record.id is not None else None
+        held = engine.named.get(record.id) if isinstance(record.id, str) else None
         yield held if held is not None else _of_record(record)
 
 

@@ -25,7 +25,7 @@ class Record(NamedTuple):
     """
 
     entry: Entry
-    id: str | None
+    id: str | int | None
     state: JobState
     outcome: Outcome | None
     attempt: int
@@ -109,7 +109,7 @@ def _what_awaiting_raises(
 ) -> BaseException:
     name = job._entry.name
     match outcome:
-        case Outcome.FAILED:
+        case Outcome.FAILED | Outcome.SNOOZED:
             assert error is not None
             return error
         case Outcome.RETRIED:
@@ -150,4 +150,7 @@ def _tell(
 ) -> None:
     kind = JobSettled if state is JobState.COMPLETED else JobUncompleted
     if engine.tell.wanted(kind):
-        engine.tell(kind(engine.clock(), job, state, outcome, reason, error))
+        now = engine.clock()
+        started = now if job._started is None else job._started
+        waited, ran = max(0.0, started - job._since), now - started
+        engine.tell(JobSettled(now, job, state, outcome, reason, error, waited, ran), kind)

@@ -71,6 +71,7 @@ class Stopping:
         try:
             await self._drain(limits.drain)
             await self._cancel(limits.cancel)
+            await self._leave_threads(limits.close)
             self._tell("closing")
             await self._close(limits.close)
         finally:
@@ -115,6 +116,14 @@ class Stopping:
         await self._until_ended(limit / 2)
         for job in self._left():
             engine.abandon(job)
+
+    async def _leave_threads(self, limit: float) -> None:
+        """Let go of threads that do not end: their tasks wait no longer, the threads themselves go on."""
+        waiting = [job._task for job in self._engine.stuck if self._engine._in_thread(job) and job._task is not None]
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            await asyncio.wait(waiting, timeout=limit)
 
     def _left(self) -> list[Job[Any]]:
         return [job for job in self._engine.live if job is not self._caller]

@@ -51,8 +51,9 @@ class Broadcast:
         """Whether anybody wants events of *kind*: ask before building one."""
         return bool(self._of(kind))
 
-    def __call__(self, event: Any) -> None:
-        for listener in self._of(type(event)):
+    def __call__(self, event: Any, kind: type | None = None) -> None:
+        """Tell *event* to those who want its kind, or the narrower *kind* that it is an example of."""
+        for listener in self._of(type(event) if kind is None else kind):
             self._tell(listener, event)
 
     def faults(self) -> dict[str, int]:

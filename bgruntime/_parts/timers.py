@@ -93,7 +93,10 @@ class Timers:
                 self._call(heapq.heappop(self._heap)[2])
         finally:
             self._armed_for = float("inf")
-            if self._heap:
+            if self._heap and self._heap[0][0] <= now:
+                self._armed_for = now
+                self._armed = self._loop.call_soon(self._fire)  # the rest, in the next turn
+            elif self._heap:
                 self._arm(self._heap[0][0])
 
     def _call(self, timer: Timer) -> None:
