@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -424,8 +424,20 @@ async def _zip_async(iterables: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...
             yield tuple(items)
     finally:
         for pull in pulls:
-            if inspect.isasyncgen(pull):
+            if hasattr(pull, "aclose"):
                 await pull.aclose()
+            elif inspect.isgenerator(pull):
+                pull.close()
+
+
+async def unpacked(pairs: AsyncIterator[tuple[Any]]) -> AsyncIterator[tuple[Any, ...]]:
+    """The one item of each of *pairs*."""
+    try:
+        async for (item,) in pairs:
+            yield item
+    finally:
+        if isinstance(pairs, AsyncGenerator):
+            await pairs.aclose()
 
 
 def requests(
@@ -442,8 +454,8 @@ async def _async_requests(entry: Entry, arguments: AsyncIterator[tuple[Any, ...]
         async for args in arguments:
             yield entry, None, tuple(args), {}
     finally:
-        if inspect.isasyncgen(arguments):
+        if isinstance(arguments, AsyncGenerator):
             await arguments.aclose()
 
 
-__all__ = ["Fanout", "Iterable", "OnError", "Request", "requests", "zipped"]
+__all__ = ["Fanout", "OnError", "Request", "requests", "unpacked", "zipped"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import os
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ from ._engine.dispatch import Line, list_line, unlist_line
 from ._engine.look import find_job, find_jobs, health_of, stats_of
 from ._engine.stop import Stopping
 from ._engine.supervise import Supervisor
-from ._fanout import Fanout, OnError, Request, requests, zipped
+from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
 from ._group import Group
 from ._model.checks import check_concurrency, check_limit, check_seconds
 from ._model.errors import JournalUnavailable, RuntimeClosed
@@ -441,11 +442,13 @@ class Runtime:
             QueueFull: they can never fit, or there is no room and the queue does not wait.
             As `submit`.
         """
+        if inspect.iscoroutine(task):
+            close_refused(task)
+            raise TypeError("submit_many takes a task or a function, not a coroutine object: it can run once")
         arguments = [tuple(call) if isinstance(call, tuple | list) else (call,) for call in calls]
+        entry = self._entry(task, (), {})
         if not arguments:
-            self._entry(task, (), {})
             return []
-        entry = self._entry(task, arguments[0], {})
         engine: Supervisor = entry.engine
         engine.check_here()
         engine.check_open()
@@ -584,13 +587,11 @@ class Runtime:
     ) -> Any:
         """Like `map`, with each item a tuple of arguments."""
 
-        def unpacked() -> Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]:
+        def arguments() -> Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]:
             pairs = zipped((iterable,))
-            if isinstance(pairs, AsyncIterator):
-                return (item async for (item,) in pairs)
-            return (item for (item,) in pairs)
+            return unpacked(pairs) if isinstance(pairs, AsyncIterator) else (item for (item,) in pairs)
 
-        return self._fan_out(task, unpacked, limit, ordered, on_error)
+        return self._fan_out(task, arguments, limit, ordered, on_error)
 
     def _fan_out(
         self,

@@ -162,7 +162,8 @@ def release(engine: Supervisor, job: Job[Any]) -> None:
         if more.stopping is not None:
             more.stopping = None
     if job in engine.stuck:
-        engine.unstick(job)
+        if more is None or more.thread is not ThreadUse.RUNNING:
+            engine.unstick(job)  # else when its thread ends
     elif more is None or more.holds:
         engine.free_slot(job._entry.queue)
     if more is not None and more.after is not None:

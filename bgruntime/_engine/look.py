@@ -79,7 +79,7 @@ def stats_of(engine: Supervisor) -> RuntimeStats:
         rejected=total("rejected"),
         queues=queues,
         tasks=tasks,
-        faults=dict(engine.complaints),
+        faults={**engine.complaints, **engine.tell.slow()},
     )
 
 

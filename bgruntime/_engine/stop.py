@@ -112,6 +112,8 @@ class Stopping:
             job._deadline = now + limit + 1.0  # the phase's own clock counts from here on
         await self._until_ended(limit / 2)
         for job in self._left():
+            if job._stop is not None:
+                job._stop.stage = 2
             engine.send_cancel(job)
         await self._until_ended(limit / 2)
         for job in self._left():
@@ -168,7 +170,7 @@ class Stopping:
         caller = self._caller
         return ShutdownReport(
             completed=tuple(job.id for job in self._completed),
-            cancelled=tuple(job.id for job in self._cancelled),
+            cancelled=tuple(job.id for job in self._cancelled if job not in engine.stuck),
             requeued=tuple(job.id for job in self._requeued),
             stuck=tuple(job.id for job in engine.stuck),
             lost=tuple(job.id for job in engine.unended() if job is not caller),

@@ -497,7 +497,9 @@ class Supervisor:
             if waiting is not None:
                 self._give_slot_of_stuck(waiting)
         elif job._get_more().holds:
+            job._get_more().holds = False
             self.free_slot(job._entry.queue)
+            self.kick()
 
     def _remove_dirs(self, job: Job[Any]) -> None:
         more = job._more

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._model.jobs import Definition, Job, Need, ThreadUse
+from .._parts.ports import Ports
 from .attempt import running_job
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
     def report(value: Any, error: BaseException | None) -> None:
         more.thread = ThreadUse.NONE
         engine.thread_returned()
+        if job in engine.stuck:
+            engine.unstick(job)
         if not future.done():
             future.set_result((value, error))
 
@@ -69,6 +73,40 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
         return value
     finally:
         del error, future  # else the traceback and this frame would keep each other alive
+
+
+async def to_the_end(ports: Ports, function: Callable[[], object], name: str) -> None:
+    """Run *function*, which must not raise, in a thread and return when it has ended.
+
+    A cancellation meanwhile is raised after that, so that clean-up is not left half done; the second
+    one of an attempt that has to stop is raised at once, and the thread goes on alone.
+    """
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def report() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def work() -> None:
+        function()
+        try:
+            loop.call_soon_threadsafe(report)
+        except RuntimeError:
+            pass  # the loop was closed meanwhile
+
+    ports.spawn(work, name)
+    interrupted: asyncio.CancelledError | None = None
+    while not ended.done():
+        try:
+            await asyncio.wait([ended])
+        except asyncio.CancelledError as error:
+            job = running_job.get()
+            if job is not None and job._stop is not None and job._stop.stage >= 2:
+                raise
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
 
 
 def _with_needs(

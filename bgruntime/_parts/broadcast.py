@@ -56,9 +56,9 @@ class Broadcast:
         for listener in self._of(type(event) if kind is None else kind):
             self._tell(listener, event)
 
-    def faults(self) -> dict[str, int]:
-        """How often each listener that failed has failed."""
-        return {listener.name: listener.faults for listener in self.listeners if listener.faults}
+    def slow(self) -> dict[str, int]:
+        """By name, how often a listener has held the loop for more than a millisecond."""
+        return {f"observer {one.name} held the loop for more than 1 ms": one.slow for one in self.listeners if one.slow}
 
     def _of(self, kind: type) -> Sequence[Listener]:
         found = self._by_kind.get(kind)
@@ -78,8 +78,6 @@ class Broadcast:
             listener.row = 0
         if self._clock() - began > SLOW_SECONDS:
             listener.slow += 1
-            if listener.slow == 1:
-                self._complain(f"observer {listener.name} held the loop for more than 1 ms", None)
 
     def _count(self, listener: Listener, error: BaseException, now: float) -> None:
         listener.faults += 1

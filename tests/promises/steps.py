@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+
+LOG_LINE = re.compile(r"\S+ \S+ \[(warning|error)\s*\] (job|runtime)\.")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -88,3 +91,8 @@ def python(
 def said(done: subprocess.CompletedProcess[str]) -> list[str]:
     """The lines a child marked with "> ", without the log lines that a bare runtime writes between them."""
     return [line[2:] for line in done.stdout.splitlines() if line.startswith("> ")]
+
+
+def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What a child said on standard error, without the log lines of its runtime."""
+    return [line for line in done.stderr.splitlines() if not LOG_LINE.match(line)]
