@@ -180,7 +180,7 @@ def pump(engine: Supervisor) -> None:
                 left = 0
         if left <= 0:
             break
-    if engine.in_use < engine.limit and (turns or engine.resuming):
+    if left <= 0 and engine.in_use < engine.limit and (turns or engine.resuming):
         engine.pumping = True
         engine.loop.call_soon(engine.pump, context=engine.context)
     else:

@@ -70,6 +70,8 @@ def settle(
     wait = engine.keep(job, Ending(outcome, error, reason, job._started, engine.clock()))
     if error is not None:
         job._trace = without_own_frames(error, ENGINE)
+        if outcome is Outcome.EXITED and error.__cause__ is not None:
+            without_own_frames(error.__cause__, ENGINE)  # this is what the job has raised
         clear_frames(error)
     if not job._attempt and job._entry.definition.coroutine is not None:
         job._entry.definition.coroutine.close()

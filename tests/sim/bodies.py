@@ -21,6 +21,9 @@ BODIES: dict[str, Body] = {}
 THREADS: dict[str, Callable[[Call], Any]] = {}
 
 
+OBSTINACY = 40.0  # seconds: how long a body goes on that ignores every cancellation
+
+
 class Boom(Exception):
     """What a failing body raises."""
 
@@ -187,9 +190,11 @@ async def fail_late(call: Call) -> int:
 
 @body
 async def swallow(call: Call) -> int:
-    while not call.world.over:
+    world = call.world
+    end = world.now + OBSTINACY
+    while world.now < end and not world.over:
         try:
-            await asyncio.sleep(50)
+            await asyncio.sleep(end - world.now)
         except asyncio.CancelledError:
             call.saw_cancel()
     return call.number

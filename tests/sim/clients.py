@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from bgruntime import Cancel, JobCancelled, JobDiscarded, JobExited, JobTimedOut, QueueFull, RuntimeClosed, Task
@@ -58,8 +59,8 @@ def with_some_options(call: Call, chosen: Task[..., Any]) -> Task[..., Any]:
     if chance.random() < 0.2:
         options["priority"] = call.priority = chance.randrange(10)
     if chance.random() < 0.15:
-        options["delay"] = chance.choice([0.1, 1.0, 3.0])
-        call.not_before, call.plain = call.world.now + options["delay"], False
+        options["delay"] = call.delay = chance.choice([0.1, 1.0, 3.0])
+        call.not_before, call.plain = call.world.now + call.delay, False
     if chance.random() < 0.1:
         options["expires_in"] = call.expires_in = chance.choice([0.05, 1.0])
         call.plain = False
@@ -97,7 +98,7 @@ async def submit_many(world: World) -> None:
     calls = [new_call(world, "many", tuple(BODIES))[0] for _ in range(world.chance.randint(1, 3))]
     for call in calls:
         tasked(call, work)
-        call.not_before, call.plain, call.priority, call.expires_in = 0.0, True, 5, FOREVER
+        call.not_before, call.delay, call.plain, call.priority, call.expires_in = 0.0, 0.0, True, 5, FOREVER
         call.asked_by = -calls[-1].number
     try:
         jobs = await world.rt.submit_many(work, [(call,) for call in calls])
@@ -117,7 +118,7 @@ async def submit_many(world: World) -> None:
 async def submit_coroutine(world: World) -> None:
     call, _ = new_call(world, "coroutine", tuple(name for name in BODIES if name not in ("retry", "snooze")))
     call.queue, call.max_attempts, call.timeout = "default", 1, 300.0
-    call.not_before, call.plain, call.priority, call.expires_in = 0.0, False, 5, FOREVER
+    call.not_before, call.delay, call.plain, call.priority, call.expires_in = 0.0, 0.0, False, 5, FOREVER
     try:
         call.job = world.rt.submit_nowait(work_(call))
     except REFUSALS as exc:
@@ -149,6 +150,8 @@ def refused(call: Call, exc: BaseException) -> None:
         if not world.stopping:
             world.violate("P01", f"refused as closed while it was open: {call}")
         return
+    if world.waits:
+        return  # those who wait for room go first
     stats = world.rt.stats()
     line = stats.queues[call.queue]
     free = stats.concurrency - stats.running
@@ -319,7 +322,8 @@ async def pause(world: World) -> None:
             world.paused[name] -= 1
             if not world.paused[name]:
                 del world.paused_since[name]
-                world.rt.resume(name)
+                with suppress(RuntimeClosed):
+                    world.rt.resume(name)
 
 
 async def resize(world: World) -> None:

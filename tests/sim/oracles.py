@@ -68,7 +68,7 @@ class Witness:
         if call.settled:
             world.violate("P09", f"started after it was settled: {call}")
         if call.expires_in < FOREVER and len(call.started) == 1:
-            late = world.now - max(call.accepted_at, call.not_before) - call.expires_in
+            late = world.now - call.accepted_at - call.delay - call.expires_in
             if late > world.stalled + BLINK:
                 world.violate("P06", f"started {late:.3f} s after it had expired: {call}")
         for other in world.calls:
@@ -94,8 +94,8 @@ def goes_before(other: Call, call: Call) -> bool:
     return (
         other.accepted == 1
         and other.order < call.order
+        and other.state == "available"
         and not other.started
-        and not other.settled
         and len(call.started) == 1
         and other.plain
         and call.plain
@@ -246,7 +246,9 @@ def explain_discarded(call: Call, error: BaseException | None) -> None:
             fair = True
             check_all_attempts_used(call)
         case JobTimedOut():
-            fair = error.stuck or (call.timeout is not None and (call.was_told or call.threaded or not call.runs))
+            told = call.was_told or call.threaded or not call.runs
+            in_clean_up = call.kind == "resourceful" and call.has_returned
+            fair = error.stuck or (call.timeout is not None and (told or in_clean_up))
         case JobExited():
             fair = id(error.__cause__) == raised.id and not issubclass(kind, Exception)
         case JobDiscarded():

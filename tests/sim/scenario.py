@@ -69,7 +69,7 @@ def build(world: World) -> None:
     size = chance.randint(1, 4)
     world.queue_size = {"default": size, "side": chance.randint(1, 3)}
     overflow: Any = chance.choice(["wait", "wait", "wait", "reject", "drop_oldest"])
-    world.drops = overflow == "drop_oldest"
+    world.drops, world.waits = overflow == "drop_oldest", overflow == "wait"
     world.observed = chance.random() < 0.6
     world.witness = Witness(world)
     world.rt = Runtime(
@@ -107,7 +107,10 @@ async def own(world: World, reports: list[Any]) -> None:
 
 async def leave(world: World, reports: list[Any]) -> None:
     """All clients get through, nothing is left, all slots are there: then leave."""
-    await asyncio.wait(world.clients, timeout=PATIENCE)
+    while waiting := [task for task in world.clients if not task.done()]:
+        if world.now > PATIENCE:
+            break
+        await asyncio.wait(waiting, timeout=PATIENCE)
     if not all(task.done() for task in world.clients):
         world.violate("P04", "a client does not get through")
         return

@@ -60,6 +60,7 @@ class Call:
         self.timeout: float | None = None
         self.max_attempts = 1
         self.not_before = 0.0
+        self.delay = 0.0
         self.plain = True  # no delay, no expiry: it is eligible from its acceptance on
         self.threaded = kind.startswith("thread")
         self.expires_in = FOREVER
@@ -179,7 +180,7 @@ class Call:
         if left_behind.get() == self.number:
             world.violate("P27", f"an attempt found what the one before left in its context: {self}")
         left_behind.set(self.number)
-        if world.paused_since.get(self.queue, FOREVER) < world.now - world.stalled:
+        if not self.threaded and world.paused_since.get(self.queue, FOREVER) < world.now - world.stalled:
             world.violate("P06", f"started although {self.queue} is paused: {self}")
         world.check_limits(self)
 
@@ -243,7 +244,7 @@ class World:
         self.observed = False
         self.stopping = False
         self.closed_to_all = False
-        self.drops = False
+        self.drops = self.waits = False
         self.witness: Any = None
         self.over = False  # bodies that never end may end now
         self.stalled = 0.0
