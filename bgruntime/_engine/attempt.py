@@ -49,8 +49,9 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
         failure = asyncio.CancelledError()  # cancelled between its start and its first step
     more = job._more
     if more is not None and more.exits is not None:
+        more.leaving = True
         value, failure = await _leave(more.exits, value, failure)
-        more.exits = None
+        more.leaving, more.exits = False, None
     ended = clock()
     if failure is None and job._stop is None and more is None and not engine.tells_end:
         # The plain end, written out: saves about 400 ns a job. `finish` is the same in full.

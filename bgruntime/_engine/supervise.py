@@ -442,6 +442,8 @@ class Supervisor:
             more.stopping.set()
         if job._task is None or job._started is None or self._in_thread(job):
             return
+        if more is not None and more.leaving and job._stop is not None and job._stop.stage == 1:
+            return  # its clean-up has begun already: it has the grace period for it
         job._task.cancel()
 
     def reap(self, job: Job[Any]) -> None:

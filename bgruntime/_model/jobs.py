@@ -142,6 +142,7 @@ class More:
         "expiry",
         "front",
         "holds",
+        "leaving",
         "payload",
         "progress",
         "retake",
@@ -160,6 +161,7 @@ class More:
         self.dirs: list[str] = []
         self.front = False
         self.holds = True
+        self.leaving = False  # the function is over, what the attempt entered is being closed
         self.payload: Any = None
         self.progress: tuple[float, str] | None = None
         self.retake: asyncio.Future[None] | None = None
