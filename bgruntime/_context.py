@@ -9,15 +9,16 @@ import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
-import anyio.to_thread
-
 from ._engine.attempt import running_job
 from ._engine.surround import enter, exits_of
+from ._engine.threads import to_the_end
 from ._model.jobs import Job
 from ._model.states import JobState
+from ._parts import ports
 
 T = TypeVar("T")
 
@@ -220,8 +221,7 @@ class tempdir:  # noqa: N801 - used like a function: Resource(tempdir)
         job = running_job.get()
         if job is not None and self._path in job._get_more().dirs:
             job._get_more().dirs.remove(self._path)
-        # Cancelling this wait does not stop the thread: the directory goes in every case.
-        await anyio.to_thread.run_sync(_remove, self._path, abandon_on_cancel=True)
+        await to_the_end(ports.current(), partial(_remove, self._path), "tempdir")
 
 
 _left: set[str] = set()

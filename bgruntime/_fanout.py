@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from ._engine.admit import admit, admit_nested, admit_reserved, wait_for_room
+from ._engine.admit import admit, admit_nested, admit_reserved, room_for, wait_for_room
+from ._engine.supervise import Wait
 from ._model.errors import PayloadError
 from ._model.jobs import Entry, Job
+from ._model.outcomes import Outcome, Stop
 from ._model.states import JobState
-from ._task import close_refused
+from ._task import close_refused, mark_accepted
 
 if TYPE_CHECKING:
     from ._engine.supervise import Supervisor
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
+ENDED = "the fan-out it belongs to ended"
 OnError = Literal["raise", "return"]
 Request = tuple[Entry, Any, tuple[Any, ...], dict[str, Any]]
 
@@ -120,14 +123,14 @@ class _Flow:
         self._context = copy_context()
         self._nested = False
         self.in_flight: dict[Job[Any], int] = {}
-        self.pulled = self.yielded = 0
+        self.pulled = self.yielded = self._lingering = 0
         self._waiting: dict[int, Any] = {}  # ended, ordered, not yielded
         self._ready: deque[Any] = deque()  # ended, unordered, not yielded
         self._collected: dict[int, Any] | None = None
         self._exhausted = self._ended = self._filling = False
         self._failure: BaseException | None = None
         self._feeder: asyncio.Task[Any] | None = None
-        self._change: asyncio.Future[None] | None = None
+        self._change: Wait | None = None
         self._capacity: asyncio.Future[None] | None = None
 
     # -- the consumer's side ---------------------------------------------------------------------
@@ -154,6 +157,8 @@ class _Flow:
         result = self._waiting.pop(self.yielded) if self._ordered else self._ready.popleft()
         self.yielded += 1
         self._fill()
+        if self._capacity is not None and not self._capacity.done() and self._wants_more():
+            self._capacity.set_result(None)
         return result
 
     async def end(self) -> None:
@@ -176,6 +181,12 @@ class _Flow:
         """The consumer has gone without a word. Safe from any thread, as finalizers may run in any."""
         if self._ended or (self._source is None):
             return
+        self._ended = True
+        for job in self.in_flight:
+            # Started but still before its first step: no line of it shall run. Only marked here,
+            # since a finalizer may run in the midst of anything.
+            if job._state is JobState.RUNNING and job._started is None and job._stop is None:
+                job._stop = Stop(Outcome.CANCELLED, ENDED)
         try:
             self._engine.loop.call_soon_threadsafe(self._cut)
         except RuntimeError:
@@ -199,13 +210,8 @@ class _Flow:
             raise
 
     async def _wait_for_change(self) -> None:
-        engine = self._engine
-        me = engine.inside()
-        self._change = future = engine.loop.create_future()
-        if me is None:
-            await future
-        else:
-            await engine.without_slot(me, future)
+        self._change = wait = Wait(self._engine, self._engine.inside())
+        await wait.until_signalled()
 
     def _has_next(self) -> bool:
         return self.yielded in self._waiting if self._ordered else bool(self._ready)
@@ -220,6 +226,10 @@ class _Flow:
         index = self.in_flight.pop(job, None)
         if index is None:
             return
+        if job in self._engine.live and job._task is not None:
+            # Declared over at its timeout, while its attempt still cleans up and holds its slot.
+            job._get_more().after = self
+            self._lingering += 1
         if job._state is JobState.COMPLETED:
             self._keep(index, job._value)
         elif self._raising:
@@ -228,6 +238,12 @@ class _Flow:
             self._keep(index, job._value)
         if not self._filling:
             self._fill()
+        self._wake()
+
+    def attempt_ended(self, job: Job[Any]) -> None:
+        """The attempt of a job that was over already has really ended, or was abandoned."""
+        self._lingering -= 1
+        self._fill()
         self._wake()
 
     def _keep(self, index: int, result: Any) -> None:
@@ -253,13 +269,14 @@ class _Flow:
         if self._feeder is not None:
             self._feeder.cancel()
         for job in list(self.in_flight):
-            self._engine.cancel(job, "the fan-out it belongs to ended")
+            self._engine.cancel(job, ENDED)
         self._wake()
 
     def _wake(self) -> None:
-        for future in (self._change, self._capacity):
-            if future is not None and not future.done():
-                future.set_result(None)
+        if self._change is not None:
+            self._change.signal()
+        if self._capacity is not None and not self._capacity.done():
+            self._capacity.set_result(None)
 
     # -- the input's side ------------------------------------------------------------------------
 
@@ -280,7 +297,7 @@ class _Flow:
         return (
             not self._exhausted
             and not self._ended
-            and len(self.in_flight) < self.limit
+            and len(self.in_flight) + self._lingering < self.limit
             and self.pulled - self.yielded < 2 * self.limit
         )
 
@@ -308,7 +325,7 @@ class _Flow:
                 self._fail(error)
                 return
             line = request[0].queue
-            full = line.waiting + line.later >= line.size and not line.has_room(self._engine)
+            full = line.waiting + line.later >= line.size and not line.has_room(self._engine, room_for(request[0]))
             if not self._nested and (full or line.room or request[0].options.durable):
                 self._feeder = self._help(self._submit_waiting(request))
                 if self._feeder is not None:
@@ -328,7 +345,7 @@ class _Flow:
         else:
             self.in_flight[job] = index
             if origin is not None:
-                origin(job)
+                mark_accepted(origin)
 
     def _refused(self, index: int, error: BaseException) -> None:
         if not self._raising and isinstance(error, PayloadError):
@@ -415,8 +432,20 @@ async def _zip_async(iterables: tuple[Any, ...]) -> AsyncIterator[tuple[Any, ...
             yield tuple(items)
     finally:
         for pull in pulls:
-            if inspect.isasyncgen(pull):
+            if hasattr(pull, "aclose"):
                 await pull.aclose()
+            elif inspect.isgenerator(pull):
+                pull.close()
+
+
+async def unpacked(pairs: AsyncIterator[tuple[Any]]) -> AsyncIterator[tuple[Any, ...]]:
+    """The one item of each of *pairs*."""
+    try:
+        async for (item,) in pairs:
+            yield item
+    finally:
+        if isinstance(pairs, AsyncGenerator):
+            await pairs.aclose()
 
 
 def requests(
@@ -433,8 +462,8 @@ async def _async_requests(entry: Entry, arguments: AsyncIterator[tuple[Any, ...]
         async for args in arguments:
             yield entry, None, tuple(args), {}
     finally:
-        if inspect.isasyncgen(arguments):
+        if isinstance(arguments, AsyncGenerator):
             await arguments.aclose()
 
 
-__all__ = ["Fanout", "Iterable", "OnError", "Request", "requests", "zipped"]
+__all__ = ["Fanout", "OnError", "Request", "requests", "unpacked", "zipped"]

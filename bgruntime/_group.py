@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from ._engine.supervise import Wait
 from ._model.jobs import Job
 from ._model.states import JobState
 from ._task import Task, close_refused
@@ -35,7 +36,7 @@ class Group:
         self._state = "new"
         self._in_body = False
         self._cancelled_body = False
-        self._emptied: asyncio.Future[None] | None = None
+        self._emptied: Wait | None = None
 
     async def __aenter__(self) -> Group:
         if self._state != "new":
@@ -63,7 +64,7 @@ class Group:
             RuntimeError: the group was not entered, is over, or is failing.
         """
         self._check_open(task)
-        job = await self._runtime._submit(task, args, kwargs, self)
+        job = await self._runtime._submit(task, args, kwargs, self, owned=True)
         self._adopt(job)
         return job
 
@@ -87,13 +88,22 @@ class Group:
         self._jobs.pop(job, None)
         if job._state in (JobState.DISCARDED, JobState.QUARANTINED) and self._state != "over":
             self._errors.append(job._value)
-            self._abort()
-            if self._in_body and not self._cancelled_body:
-                assert self._owner is not None
-                self._cancelled_body = True
-                self._owner.cancel()
-        if not self._jobs and self._emptied is not None and not self._emptied.done():
-            self._emptied.set_result(None)
+            if self._state == "open":
+                # In the next step, as a TaskGroup does: jobs that fail in this one are heard too.
+                self._state = "failing"
+                self._runtime._running(even_closed=True).loop.call_soon(self._fail)
+        if not self._jobs and self._emptied is not None:
+            self._emptied.signal()
+
+    def _fail(self) -> None:
+        """Cancel the other jobs and the body."""
+        if self._state == "over":
+            return
+        self._abort()
+        if self._in_body and not self._cancelled_body:
+            assert self._owner is not None
+            self._cancelled_body = True
+            self._owner.cancel()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -148,10 +158,9 @@ class Group:
         """Wait until every job has ended; a cancellation meanwhile ends them too and is kept."""
         engine = self._runtime._running(even_closed=True)
         while self._jobs:
-            self._emptied = engine.loop.create_future()
-            me = engine.inside()
+            self._emptied = Wait(engine, engine.inside())
             try:
-                await (self._emptied if me is None else engine.without_slot(me, self._emptied))
+                await self._emptied.until_signalled()
             except asyncio.CancelledError as error:
                 outer = error
                 self._abort()

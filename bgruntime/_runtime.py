@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import inspect
 import os
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -31,7 +32,7 @@ from ._engine.dispatch import Line, list_line, unlist_line
 from ._engine.look import find_job, find_jobs, health_of, stats_of
 from ._engine.stop import Stopping
 from ._engine.supervise import Supervisor
-from ._fanout import Fanout, OnError, Request, requests, zipped
+from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
 from ._group import Group
 from ._host import Host
 from ._model.checks import check_concurrency, check_limit, check_seconds
@@ -124,6 +125,12 @@ class Runtime:
         self._registry = default_registry if registry is None else registry
         self._observers = tuple(observers)
         self._middleware = tuple(middleware)
+        for observer in self._observers:
+            if not callable(getattr(observer, "on_event", observer)):
+                raise ValueError(f"an observer has on_event(event), got {observer!r}")
+        for one in self._middleware:
+            if not callable(one):
+                raise ValueError(f"middleware is called with the job's context, got {one!r}")
         self._engine: Supervisor | None = None
         self._stopping: Stopping | None = None
         self._entered: AsyncExitStack | None = None
@@ -282,12 +289,15 @@ class Runtime:
         """
         return await self._submit(task, args, kwargs, None)
 
-    async def _submit(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any) -> Job[Any]:
+    async def _submit(
+        self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any, *, owned: bool = False
+    ) -> Job[Any]:
+        """Submit for *waiters*, which are told of the end; *owned* says that they are a group."""
         try:
             entry = self._entry(task, args, kwargs)
             engine: Supervisor = entry.engine
             line: Line = entry.queue
-            if waiters is not None and engine.inside() is not None and not entry.options.durable:
+            if owned and engine.inside() is not None and not entry.options.durable:
                 job = admit_nested(engine, entry, args, kwargs, waiters)
             elif entry.options.durable:
                 engine.check_here()
@@ -433,11 +443,13 @@ class Runtime:
             QueueFull: they can never fit, or there is no room and the queue does not wait.
             As `submit`.
         """
+        if inspect.iscoroutine(task):
+            close_refused(task)
+            raise TypeError("submit_many takes a task or a function, not a coroutine object: it can run once")
         arguments = [tuple(call) if isinstance(call, tuple | list) else (call,) for call in calls]
+        entry = self._entry(task, (), {})
         if not arguments:
-            self._entry(task, (), {})
             return []
-        entry = self._entry(task, arguments[0], {})
         engine: Supervisor = entry.engine
         engine.check_here()
         engine.check_open()
@@ -451,7 +463,7 @@ class Runtime:
             return await admit_durable(engine, entry, calls_made, self._limits.wait_limit)
         await wait_for_room(engine, entry, len(arguments), self._limits.wait_limit)
         if engine.phase != "running":
-            give_back(engine, entry.queue, len(arguments))
+            give_back(engine, entry, len(arguments))
             raise RuntimeClosed(engine.phase)
         return [admit_reserved(engine, entry, args, {}) for args in arguments]
 
@@ -576,13 +588,11 @@ class Runtime:
     ) -> Any:
         """Like `map`, with each item a tuple of arguments."""
 
-        def unpacked() -> Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]:
+        def arguments() -> Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]:
             pairs = zipped((iterable,))
-            if isinstance(pairs, AsyncIterator):
-                return (item async for (item,) in pairs)
-            return (item for (item,) in pairs)
+            return unpacked(pairs) if isinstance(pairs, AsyncIterator) else (item for (item,) in pairs)
 
-        return self._fan_out(task, unpacked, limit, ordered, on_error)
+        return self._fan_out(task, arguments, limit, ordered, on_error)
 
     def _fan_out(
         self,
@@ -629,6 +639,9 @@ class Runtime:
             check_limit(limit)
             engine = self._running()
             made = [self._request(call) for call in calls]
+            coroutines = [id(origin) for _, origin, _, _ in made if origin is not None]
+            if len(set(coroutines)) < len(coroutines):
+                raise TypeError("one coroutine object stands twice among the calls: it can run once")
             fanout: Fanout[Any] = Fanout(
                 engine,
                 lambda: iter(made),
@@ -647,8 +660,7 @@ class Runtime:
         entry = self._entry(call, (), {})
         if entry.definition.coroutine is None:
             raise TypeError(f"gather takes task.bind(...) or coroutine objects, got {call!r}")
-        mark_accepted(call)
-        return entry, None, (), {}
+        return entry, call, (), {}
 
     def group(self) -> Group:
         """Structured concurrency: ``async with rt.group() as group: await group.submit(...)``."""

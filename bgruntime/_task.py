@@ -235,7 +235,9 @@ def define(fn: Callable[..., Any], options: TaskOptions, *, name: str | None = N
     core = _core(fn)
     if inspect.isgeneratorfunction(core) or inspect.isasyncgenfunction(core):
         raise TypeError(f"{_home(fn)} is a generator function: a job returns one value; make it a plain or async function")
-    threaded = not inspect.iscoroutinefunction(core)
+    _check_redacted(fn, options)
+    # What says that it returns an awaitable is called on the loop, where it can make one.
+    threaded = not (inspect.iscoroutinefunction(core) or _returns_awaitable(core))
     return Definition(
         name=name or _home(fn),
         function=fn,
@@ -404,6 +406,25 @@ def _annotations(fn: Callable[..., Any]) -> dict[str, Any]:
             except Exception:
                 continue
     return raw
+
+
+def _check_redacted(fn: Callable[..., Any], options: TaskOptions) -> None:
+    if not options.redact:
+        return
+    parameters = inspect.signature(fn).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for name in options.redact:
+        if name not in parameters:
+            raise ValueError(did_you_mean(f"parameter of {_home(fn)} in redact", name, parameters))
+
+
+def _returns_awaitable(core: Any) -> bool:
+    kind = _annotations(core).get("return")
+    if isinstance(kind, str):
+        return kind.partition("[")[0].rpartition(".")[2] in ("Awaitable", "Coroutine", "Future", "Task")
+    kind = getattr(kind, "__origin__", kind)
+    return isinstance(kind, type) and issubclass(kind, Awaitable)
 
 
 def _is_secret(kind: Any) -> bool:

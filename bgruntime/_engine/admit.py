@@ -14,13 +14,13 @@ from .._model.jobs import Entry, Job
 from .._model.states import JobState
 from .._parts import contexts
 from .._parts.waiters import Turn
-from .dispatch import Line, enqueue
+from .dispatch import Line, Room, enqueue
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
 
 AVAILABLE = JobState.AVAILABLE
-RECHECK_WALL_SECONDS = 60.0
+RECHECK_WALL_SECONDS, RECHECK_WALL_SHARE = 60.0, 0.1
 _new = object.__new__
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), list, dict, tuple, set})
 
@@ -56,7 +56,7 @@ def admit(
     job._context = contexts.fresh(entry.carry) if entry.fresh else copy_context()
     job._waiters = waiters
     job._attempt = 0
-    job._id = job._more = job._task = job._stop = job._reason = None
+    job._id = job._more = job._task = job._stop = job._reason = job._started = None
     entry.tally.submitted += 1
     if not entry.plain or entry.threaded:
         place(engine, job)
@@ -71,7 +71,7 @@ def admit(
             engine.list_line(line)
         if engine.pumping is False and engine.in_use < engine.limit and line.listed:
             engine.pumping = True
-            engine.loop.call_soon(engine.pump)
+            engine.loop.call_soon(engine.pump, context=engine.context)
     else:
         enqueue(engine, job)
     if engine.tells_accept:
@@ -96,7 +96,7 @@ def admit_reserved(
     engine: Supervisor, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any = None
 ) -> Job[Any]:
     """Accept a job whose room was taken before."""
-    entry.queue.later -= 1
+    entry.queue.give(room_for(entry))
     _check_open(engine, entry, nested=False)
     job = new_job(engine, entry, args, kwargs, waiters)
     place(engine, job)
@@ -113,7 +113,7 @@ def new_job(
     job._context = contexts.fresh(entry.carry) if entry.fresh else copy_context()
     job._waiters = waiters
     job._attempt = 0
-    job._id = job._more = job._task = job._stop = job._reason = None
+    job._id = job._more = job._task = job._stop = job._reason = job._started = None
     job._since = engine.clock()
     job._state = AVAILABLE
     entry.tally.submitted += 1
@@ -130,7 +130,7 @@ def place(engine: Supervisor, job: Job[Any]) -> None:
         take_id(engine, job, options.id)
     job._since = now = engine.clock()
     run_at = options.run_at_s
-    if options.delay or run_at is not None:
+    if options.delay or (run_at is not None and run_at > engine.ports.time()):
         job._state = JobState.SCHEDULED
         if run_at is None:
             engine.wait_until(job, now + options.delay, engine.become_available)
@@ -154,8 +154,9 @@ def take_id(engine: Supervisor, job: Job[Any], id: str) -> None:
 
 
 def _wait_for_wall_clock(engine: Supervisor, job: Job[Any], run_at: float) -> None:
-    """Wait until the wall clock shows *run_at*, which somebody may set meanwhile: look once a minute."""
-    left = run_at - engine.ports.time()
+    """Wait until the wall clock shows *run_at*. Somebody may set it meanwhile, so look now and then."""
+    left = max(0.0, run_at - engine.ports.time())
+    next_look = min(left, max(RECHECK_WALL_SECONDS, left * RECHECK_WALL_SHARE))
 
     def look(job: Job[Any]) -> None:
         if engine.ports.time() >= run_at:
@@ -164,10 +165,15 @@ def _wait_for_wall_clock(engine: Supervisor, job: Job[Any], run_at: float) -> No
             engine.leave_later(job)
             _wait_for_wall_clock(engine, job, run_at)
 
-    engine.wait_until(job, engine.clock() + min(max(left, 0.0), RECHECK_WALL_SECONDS), look)
+    engine.wait_until(job, engine.clock() + next_look, look)
 
 
 # -- room -------------------------------------------------------------------------------------------
+
+
+def room_for(entry: Entry, jobs: int = 1) -> Room:
+    """What so many jobs of *entry* need."""
+    return Room(jobs, later=bool(entry.options.delay) or entry.options.run_at is not None)
 
 
 def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
@@ -176,9 +182,9 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
     Whoever waits for room comes first: nobody overtakes them.
     """
     line: Line = entry.queue
-    later = bool(entry.options.delay or entry.options.run_at is not None)
+    room = room_for(entry, jobs)
     queued_up = bool(line.room) and engine.inside() is None
-    while not (line.has_room(engine, jobs, later=later) and not queued_up):
+    while not (line.has_room(engine, room) and not queued_up):
         if line.overflow != "drop_oldest" or queued_up:
             raise _full(engine, entry)
         oldest = line.lanes.oldest_of_lowest(_may_be_dropped)
@@ -198,14 +204,14 @@ async def wait_for_room(engine: Supervisor, entry: Entry, jobs: int = 1, limit: 
         RuntimeClosed: the runtime stopped meanwhile.
     """
     line: Line = entry.queue
-    later = bool(entry.options.delay or entry.options.run_at is not None)
+    room = room_for(entry, jobs)
     waits = line.overflow == "wait" and engine.inside() is None
-    if not waits or (not line.room and line.has_room(engine, jobs, later=later)):
+    if not waits or (not line.room and line.has_room(engine, room)):
         find_room(engine, entry, jobs)
-        line.later += jobs
+        line.take(room)
         return
     future: asyncio.Future[Turn] = engine.loop.create_future()
-    line.room.add(future, jobs)
+    line.room.add(future, room)
     engine.room_wanted += 1
     timer = None
     if limit is not None:
@@ -214,7 +220,7 @@ async def wait_for_room(engine: Supervisor, entry: Entry, jobs: int = 1, limit: 
         turn = await future
     except asyncio.CancelledError:
         if future.done() and not future.cancelled() and future.result() is Turn.YOURS:
-            give_back(engine, line, jobs)
+            give_back(engine, entry, jobs)
         raise
     finally:
         engine.room_wanted -= 1
@@ -226,13 +232,13 @@ async def wait_for_room(engine: Supervisor, entry: Entry, jobs: int = 1, limit: 
         raise _full(engine, entry, f" and none left within {limit:g} s")
     if turn is Turn.CLOSED or engine.phase != "running":
         if turn is Turn.YOURS:
-            give_back(engine, line, jobs)
+            give_back(engine, entry, jobs)
         raise RuntimeClosed(engine.phase)
 
 
-def give_back(engine: Supervisor, line: Line, jobs: int) -> None:
+def give_back(engine: Supervisor, entry: Entry, jobs: int) -> None:
     """Give back room that was taken and is not used."""
-    line.later -= jobs
+    entry.queue.give(room_for(entry, jobs))
     engine.offer_room()
 
 
@@ -242,7 +248,7 @@ def _too_late(future: asyncio.Future[Turn]) -> None:
 
 
 def _may_be_dropped(job: Job[Any]) -> bool:
-    return job._state is AVAILABLE and not job._attempt and not job._entry.options.durable
+    return job._state is AVAILABLE and job._started is None and not job._entry.options.durable
 
 
 def _full(engine: Supervisor, entry: Entry, why: str = "") -> QueueFull:
@@ -335,9 +341,9 @@ async def admit_durable(
             entry.tally.submitted -= 1
         if accepted:
             journal.withdraw(jobs)
-        give_back(engine, entry.queue, len(calls))
+        give_back(engine, entry, len(calls))
         raise
-    entry.queue.later -= len(calls)
+    entry.queue.give(room_for(entry, len(calls)))
     for job in jobs:
         place(engine, job)
     return jobs

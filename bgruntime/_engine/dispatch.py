@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._model.jobs import Job, ThreadUse
 from .._model.policies import Overflow
@@ -24,11 +24,19 @@ AVAILABLE, RUNNING = JobState.AVAILABLE, JobState.RUNNING
 _FOREVER = float("inf")
 
 
+class Room(NamedTuple):
+    """Places for so many *jobs* in one queue; *later* says that they wait for a time first."""
+
+    jobs: int = 1
+    later: bool = False
+
+
 class Line:
     """One queue at work: who waits in it, and how many of its jobs stand where.
 
     `waiting` jobs are available, `nested` too but belong to a fan-out inside a running job and do
-    not count against `size`; `later` are scheduled, retryable or about to be accepted.
+    not count against `size`; `later` are scheduled, retryable or about to be accepted, and of the
+    last `reserved` will be available at once.
     """
 
     __slots__ = (
@@ -41,6 +49,7 @@ class Line:
         "nested",
         "overflow",
         "paused",
+        "reserved",
         "retrying",
         "room",
         "size",
@@ -54,8 +63,8 @@ class Line:
         self.size = size
         self.overflow = overflow
         self.lanes: Lanes[Job[Any]] = Lanes(lambda job: job._since)
-        self.room = Waiters()
-        self.in_use = self.waiting = self.nested = self.later = self.retrying = self.stale = 0
+        self.room: Waiters[Room] = Waiters()
+        self.in_use = self.waiting = self.nested = self.later = self.reserved = self.retrying = self.stale = 0
         self.listed = self.paused = False
 
     @property
@@ -70,11 +79,24 @@ class Line:
         free = engine.limit - engine.in_use
         return max(0, free if self.limit is None else min(free, self.limit - self.in_use))
 
-    def has_room(self, engine: Supervisor, jobs: int = 1, *, later: bool = False) -> bool:
-        """Whether *jobs* more may be accepted: in a free slot, or within `size` beyond the free slots."""
-        spare = 0 if later else self.free(engine) - self.waiting
-        beyond = max(0, self.waiting - self.free(engine)) + self.later
-        return spare >= jobs or beyond + jobs - max(0, spare) <= self.size
+    def has_room(self, engine: Supervisor, room: Room) -> bool:
+        """Whether there is *room*: in free slots, and within `size` beyond the free slots."""
+        free, soon = self.free(engine), self.waiting + self.reserved
+        spare = 0 if room.later else max(0, free - soon)
+        beyond = max(0, soon - free) + self.later - self.reserved
+        return spare >= room.jobs or beyond + room.jobs - spare <= self.size
+
+    def take(self, room: Room) -> None:
+        """Count *room* as taken, for jobs that are about to be accepted."""
+        self.later += room.jobs
+        if not room.later:
+            self.reserved += room.jobs
+
+    def give(self, room: Room) -> None:
+        """Count *room* as free again: its jobs are in the line now, or will never be."""
+        self.later -= room.jobs
+        if not room.later:
+            self.reserved -= room.jobs
 
     def drop_stale(self) -> None:
         """Note that a job in the lanes was settled where it stands, and let go of many such at once."""
@@ -116,7 +138,7 @@ def kick(engine: Supervisor) -> None:
     """Have `pump` run soon if there may be something to start."""
     if engine.pumping is False and engine.in_use < engine.limit and (engine.turns or engine.resuming):
         engine.pumping = True
-        engine.loop.call_soon(engine.pump)
+        engine.loop.call_soon(engine.pump, context=engine.context)
 
 
 def pump(engine: Supervisor) -> None:
@@ -158,9 +180,9 @@ def pump(engine: Supervisor) -> None:
                 left = 0
         if left <= 0:
             break
-    if engine.in_use < engine.limit and (turns or engine.resuming):
+    if left <= 0 and engine.in_use < engine.limit and (turns or engine.resuming):
         engine.pumping = True
-        engine.loop.call_soon(engine.pump)
+        engine.loop.call_soon(engine.pump, context=engine.context)
     else:
         engine.pumping = False
     if len(engine.recent) >= engine.fold_at:
@@ -266,7 +288,7 @@ def resume_one(engine: Supervisor) -> bool:
         line.in_use += 1
         engine.in_use += 1
         more.holds = True
-        more.retake.set_result(True)
+        more.retake.set_result(None)
         more.retake = None
         return True
     return False

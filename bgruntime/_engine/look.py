@@ -22,7 +22,8 @@ def find_job(engine: Supervisor, id: str) -> Job[Any] | None:
     if job is not None:
         return job
     engine.fold()
-    return next((_of_record(record) for record in reversed(engine.ring) if record.id == id), None)
+    number = engine.ids.decode(id)
+    return next((_of_record(one) for one in reversed(engine.ring) if one.id == id or one.id == number is not None), None)
 
 
 def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> list[Job[Any]]:
@@ -37,7 +38,7 @@ def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> l
 
 def _ended(engine: Supervisor) -> Iterator[Job[Any]]:
     for record in reversed(engine.ring):
-        held = engine.named.get(record.id) if record.id is not None else None
+        held = engine.named.get(record.id) if isinstance(record.id, str) else None
         yield held if held is not None else _of_record(record)
 
 
@@ -46,7 +47,7 @@ def _of_record(record: Record) -> Job[Any]:
     job: Job[Any] = object.__new__(Job)
     job._entry, job._id, job._state, job._attempt = record.entry, record.id, record.state, record.attempt
     job._reason, job._value, job._waiters = record.reason, GONE, OVER
-    job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = None
+    job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = job._started = None
     return job
 
 
@@ -78,7 +79,7 @@ def stats_of(engine: Supervisor) -> RuntimeStats:
         rejected=total("rejected"),
         queues=queues,
         tasks=tasks,
-        faults=dict(engine.complaints),
+        faults={**engine.complaints, **engine.tell.slow()},
     )
 
 

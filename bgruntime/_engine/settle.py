@@ -25,7 +25,7 @@ class Record(NamedTuple):
     """
 
     entry: Entry
-    id: str | None
+    id: str | int | None
     state: JobState
     outcome: Outcome | None
     attempt: int
@@ -59,7 +59,7 @@ def settle(
 
     A job that interruption leaves to run again later goes back to available: its handle is over.
     """
-    if state is not job._state:
+    if not (state is JobState.AVAILABLE is job._state):
         job._state = check_move(job._state, state)
     job._reason = reason
     job._trace = None
@@ -70,6 +70,8 @@ def settle(
     wait = engine.keep(job, Ending(outcome, error, reason, job._started, engine.clock()))
     if error is not None:
         job._trace = without_own_frames(error, ENGINE)
+        if outcome is Outcome.EXITED and error.__cause__ is not None:
+            without_own_frames(error.__cause__, ENGINE)  # this is what the job has raised
         clear_frames(error)
     if not job._attempt and job._entry.definition.coroutine is not None:
         job._entry.definition.coroutine.close()
@@ -109,7 +111,7 @@ def _what_awaiting_raises(
 ) -> BaseException:
     name = job._entry.name
     match outcome:
-        case Outcome.FAILED:
+        case Outcome.FAILED | Outcome.SNOOZED:
             assert error is not None
             return error
         case Outcome.RETRIED:
@@ -150,4 +152,7 @@ def _tell(
 ) -> None:
     kind = JobSettled if state is JobState.COMPLETED else JobUncompleted
     if engine.tell.wanted(kind):
-        engine.tell(kind(engine.clock(), job, state, outcome, reason, error))
+        now = engine.clock()
+        started = now if job._started is None else job._started
+        waited, ran = max(0.0, started - job._since), now - started
+        engine.tell(JobSettled(now, job, state, outcome, reason, error, waited, ran), kind)

@@ -71,6 +71,7 @@ class Stopping:
         try:
             await self._drain(limits.drain)
             await self._cancel(limits.cancel)
+            await self._leave_threads(limits.close)
             self._tell("closing")
             await self._close(limits.close)
         finally:
@@ -111,10 +112,20 @@ class Stopping:
             job._deadline = now + limit + 1.0  # the phase's own clock counts from here on
         await self._until_ended(limit / 2)
         for job in self._left():
+            if job._stop is not None:
+                job._stop.stage = 2
             engine.send_cancel(job)
         await self._until_ended(limit / 2)
         for job in self._left():
             engine.abandon(job)
+
+    async def _leave_threads(self, limit: float) -> None:
+        """Let go of threads that do not end: their tasks wait no longer, the threads themselves go on."""
+        waiting = [job._task for job in self._engine.stuck if self._engine._in_thread(job) and job._task is not None]
+        for task in waiting:
+            task.cancel()
+        if waiting:
+            await asyncio.wait(waiting, timeout=limit)
 
     def _left(self) -> list[Job[Any]]:
         return [job for job in self._engine.live if job is not self._caller]
@@ -128,6 +139,8 @@ class Stopping:
         engine.timers.cancel(timer)
 
     def _interrupt_waiting(self, job: Job[Any]) -> None:
+        if job.done() or job._state.is_final:
+            return  # the end of another one has ended it meanwhile, as that of a fan-out does
         engine = self._engine
         state = JobState.AVAILABLE if engine.will_requeue(job) else JobState.CANCELLED
         engine.withdraw(job, INTERRUPTED, state)
@@ -157,7 +170,7 @@ class Stopping:
         caller = self._caller
         return ShutdownReport(
             completed=tuple(job.id for job in self._completed),
-            cancelled=tuple(job.id for job in self._cancelled),
+            cancelled=tuple(job.id for job in self._cancelled if job not in engine.stuck),
             requeued=tuple(job.id for job in self._requeued),
             stuck=tuple(job.id for job in engine.stuck),
             lost=tuple(job.id for job in engine.unended() if job is not caller),

@@ -8,14 +8,15 @@ its slot, but not the supervisor.
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import sys
+import traceback
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextvars import Context
 from functools import partial
+from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -26,6 +27,7 @@ from .._model.outcomes import Outcome, Snooze, Stop
 from .._model.policies import AttemptState, Limits, Queue
 from .._model.states import JobState, check_move
 from .._parts.broadcast import Broadcast
+from .._parts.ids import SequenceIds
 from .._parts.ports import Cancellable, Ports
 from .._parts.spelling import did_you_mean
 from .._parts.timers import Timers
@@ -43,6 +45,7 @@ FOLD_AT = 1000
 KEEP_FINISHED = 1000
 STUCK_SHARE = 0.1
 SICK_SECONDS = 1.0  # until a durable job tries again to have its start written
+STACK_LIMIT = 50
 
 
 class Supervisor:
@@ -75,6 +78,7 @@ class Supervisor:
         self.short_of_threads: deque[Line] = deque()
         self.resuming: deque[Job[Any]] = deque()
         self.pumping: bool | None = False
+        self.context = Context()  # the pump's: a callback keeps alive what is in its context
         self.pump = partial(dispatch.pump, self)
         self.timers = Timers(loop, ports)
         self.later: dict[Job[Any], None] = {}
@@ -90,6 +94,8 @@ class Supervisor:
         self.folds: list[Callable[[Sequence[Any]], object]] = []
         self.ring: deque[Record] = deque(maxlen=KEEP_FINISHED)
         self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
+        self.sequence = count(1)
+        self.ids = SequenceIds(ports.token(32))
         self.phase = "running"
         self.interrupts = False  # jobs that end from here on are interrupted, not retried
         self.stopping = False  # what `current_job().stopping` shows
@@ -170,11 +176,16 @@ class Supervisor:
             self._complain(about, error)
 
     def name_job(self, job: Job[Any]) -> str:
-        """The id of *job*: 96 random bits, made now, by which `find` knows it from here on."""
-        if job._id is None:
-            job._id = self.ports.token(12).hex()
-        self.named[job._id] = job
-        return job._id
+        """The id of *job*, made now; by it `find_job` knows the job from here on.
+
+        96 random bits; once the job is over, a code of its number in the record instead, so that
+        handle and record answer to the same id.
+        """
+        id = job._id
+        if not isinstance(id, str):
+            id = job._id = self.ports.token(12).hex() if id is None else self.ids.encode(id)
+            self.named[id] = job
+        return id
 
     def free_slot(self, line: Line) -> None:
         dispatch.free_slot(self, line)
@@ -237,52 +248,50 @@ class Supervisor:
         me = self.inside()
         if me is job:
             raise RuntimeError(f"{job!r} waits for itself: it would never end")
-        future: asyncio.Future[None] = self.loop.create_future()
-        add_waiter(job, future)
-        try:
-            if me is None:
+        if me is None:
+            future: asyncio.Future[None] = self.loop.create_future()
+            add_waiter(job, future)
+            try:
                 yield from future
-            else:
-                yield from self.without_slot(me, future).__await__()
+            finally:
+                if job._waiters is not OVER:
+                    drop_waiter(job, future)
+            return
+        wait = Wait(self, me)
+        add_waiter(job, wait)
+        try:
+            yield from wait.until_signalled().__await__()
         finally:
             if job._waiters is not OVER:
-                drop_waiter(job, future)
+                drop_waiter(job, wait)
 
-    async def without_slot(self, me: Job[Any], future: asyncio.Future[Any]) -> Any:
-        """Wait for *future* while the attempt of *me* holds no slot; take the next free one after it.
-
-        When the attempt itself was told to stop it needs none: its clean-up goes on at once. When
-        only this wait was cancelled, by a timeout of the job's own, it goes on with a slot.
-        """
+    def step_out(self, me: Job[Any]) -> None:
+        """The attempt of *me* begins to wait for other jobs: it holds no slot meanwhile."""
         more = me._get_more()
         more.waits += 1
         if more.retake is not None:
-            more.retake.set_result(False)  # a sibling came back and now this one waits
+            # A sibling has come back and wants the slot while this one waits: it goes on without.
+            more.retake.set_result(None)
             more.retake = None
         elif more.holds:
             more.holds = False
             self.free_slot(me._entry.queue)
             if self.pumping is False:
                 self.kick()
-        try:
-            return await future
-        finally:
-            more.waits -= 1
-            if not more.waits and me._stop is None and me in self.live and not more.holds:
-                await self._retake_slot(me)
 
-    async def _retake_slot(self, me: Job[Any]) -> None:
+    def step_in(self, me: Job[Any], future: asyncio.Future[None]) -> None:
+        """What the attempt of *me* waited for is there: resolve *future* when it holds a slot again.
+
+        Called in the very step in which it is there, so that the attempt comes before the queue.
+        """
         more = me._get_more()
-        if more.retake is None:
-            more.retake = self.loop.create_future()
-            self.resuming.append(me)
-            self.kick()
-        retake = more.retake
-        try:
-            await retake
-        finally:
-            if more.retake is retake:
-                more.retake = None
+        more.waits -= 1
+        if more.waits or more.holds or more.retake is not None or me._stop is not None or me not in self.live:
+            future.set_result(None)
+            return
+        more.retake = future
+        self.resuming.append(me)
+        self.kick()
 
     def kick(self) -> None:
         dispatch.kick(self)
@@ -406,7 +415,11 @@ class Supervisor:
         began = job._started if outcome is not None else None
         waited = (now if began is None else began) - job._since
         ran = 0.0 if began is None else now - began
+        if job._id is None:
+            job._id = next(self.sequence)
         self.recent.append((job._entry, job._id, state, outcome, job._attempt, waited, ran, now, reason))
+        if len(self.recent) >= self.fold_at:
+            self.fold()
 
     def _in_thread(self, job: Job[Any]) -> bool:
         return job._more is not None and job._more.thread is ThreadUse.RUNNING
@@ -430,6 +443,8 @@ class Supervisor:
             more.stopping.set()
         if job._task is None or job._started is None or self._in_thread(job):
             return
+        if more is not None and more.leaving and job._stop is not None and job._stop.stage == 1:
+            return  # its clean-up has begun already: it has the grace period for it
         job._task.cancel()
 
     def reap(self, job: Job[Any]) -> None:
@@ -459,6 +474,10 @@ class Supervisor:
         else:
             settle(self, job, JobState.DISCARDED, str(Outcome.STUCK), Outcome.STUCK)
         self._give_slot_of_stuck(job)
+        more = job._get_more()
+        if more.after is not None:
+            after, more.after = more.after, None
+            after.attempt_ended(job)
         if self.watched:
             self.check_idle()
 
@@ -482,7 +501,9 @@ class Supervisor:
             if waiting is not None:
                 self._give_slot_of_stuck(waiting)
         elif job._get_more().holds:
+            job._get_more().holds = False
             self.free_slot(job._entry.queue)
+            self.kick()
 
     def _remove_dirs(self, job: Job[Any]) -> None:
         more = job._more
@@ -533,7 +554,7 @@ class Supervisor:
         """Call those who wait for room, in their order, as far as there is any."""
         for line in self.lines.values():
             while (wanted := line.room.first_wants()) is not None and line.has_room(self, wanted):
-                line.later += wanted
+                line.take(wanted)
                 line.room.call_first()
 
     # -- the journal's side ---------------------------------------------------------------------------
@@ -657,6 +678,63 @@ class Supervisor:
         yield from [job for job in self.live if job._waiters is not OVER]
 
 
+class Wait:
+    """One wait of the attempt of *me*, or of anybody when that is None, that `signal` ends.
+
+    Inside an attempt it holds no slot, and goes on when it has taken the next free one. When the
+    attempt itself was told to stop it needs none: its clean-up goes on at once. When only this wait
+    was cancelled, by a timeout of the job's own, it goes on with a slot.
+    """
+
+    __slots__ = ("_engine", "_future", "_me", "_signalled")
+
+    def __init__(self, engine: Supervisor, me: Job[Any] | None) -> None:
+        self._engine = engine
+        self._me = me
+        self._future: asyncio.Future[None] = engine.loop.create_future()
+        self._signalled = False
+        if me is not None:
+            engine.step_out(me)
+
+    def signal(self) -> None:
+        """What it waits for is there. Nobody minds a second call."""
+        if self._signalled:
+            return
+        self._signalled = True
+        if self._me is None:
+            if not self._future.done():
+                self._future.set_result(None)
+        elif not self._future.done():
+            self._engine.step_in(self._me, self._future)
+        # else: the wait was cancelled in this turn and `until_signalled` sees to the slot
+
+    def job_ended(self, job: Job[Any]) -> None:
+        self.signal()
+
+    async def until_signalled(self) -> None:
+        """Wait. Awaited once, at once."""
+        me = self._me
+        try:
+            await self._future
+        except BaseException:
+            if me is not None:
+                await self._back_after_cancel(me)
+            raise
+
+    async def _back_after_cancel(self, me: Job[Any]) -> None:
+        engine = self._engine
+        more = me._get_more()
+        if more.retake is self._future:
+            more.retake = None
+            more.waits += 1  # `step_in` below counts it down again
+        elif self._signalled and self._future.done() and not self._future.cancelled():
+            return  # it had its slot already
+        self._signalled = True
+        self._future = engine.loop.create_future()
+        engine.step_in(me, self._future)
+        await self._future
+
+
 def add_waiter(job: Job[Any], waiter: Any) -> None:
     """Have *waiter*, a future or something with `job_ended`, told when *job* is over."""
     waiters = job._waiters
@@ -675,12 +753,18 @@ def drop_waiter(job: Job[Any], waiter: Any) -> None:
 
 
 def stack_of(job: Job[Any]) -> str:
-    """Where the running attempt of *job* stands, as text."""
-    if job._task is None:
-        return ""
-    text = io.StringIO()
-    job._task.print_stack(limit=20, file=text)
-    return text.getvalue()
+    """Where the running attempt of *job* stands, as text, innermost last; without local variables."""
+    summary = traceback.StackSummary()
+    waiting: Any = None if job._task is None else job._task.get_coro()
+    while waiting is not None and len(summary) < STACK_LIMIT:
+        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None) or getattr(waiting, "ag_frame", None)
+        if frame is None:
+            break
+        code = frame.f_code
+        if not frame.f_globals.get("__name__", "").startswith("bgruntime._engine"):
+            summary.append(traceback.FrameSummary(code.co_filename, frame.f_lineno, code.co_qualname))
+        waiting = getattr(waiting, "cr_await", None) or getattr(waiting, "gi_yieldfrom", None)
+    return "".join(summary.format())
 
 
 def _wake_future(future: asyncio.Future[None], _: object) -> None:

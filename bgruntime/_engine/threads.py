@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -10,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .._model.jobs import Definition, Job, Need, ThreadUse
+from .._parts.ports import Ports
 from .attempt import running_job
 
 if TYPE_CHECKING:
@@ -40,17 +42,20 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
     more = job._more
     assert more is not None
     future = loop.create_future()
-    context = copy_context()
+    # Taken out when it runs: the frames in a traceback lead back to `work`, which must hold no arguments.
+    call = [partial(copy_context().run, function)]
 
     def report(value: Any, error: BaseException | None) -> None:
         more.thread = ThreadUse.NONE
         engine.thread_returned()
+        if job in engine.stuck:
+            engine.unstick(job)
         if not future.done():
             future.set_result((value, error))
 
     def work() -> None:
         try:
-            value, error = context.run(function), None
+            value, error = call.pop()(), None
         except BaseException as raised:
             value, error = None, raised
         try:
@@ -70,12 +75,49 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
         del error, future  # else the traceback and this frame would keep each other alive
 
 
+async def to_the_end(ports: Ports, function: Callable[[], object], name: str) -> None:
+    """Run *function*, which must not raise, in a thread and return when it has ended.
+
+    A cancellation meanwhile is raised after that, so that clean-up is not left half done; the second
+    one of an attempt that has to stop is raised at once, and the thread goes on alone.
+    """
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def report() -> None:
+        if not ended.done():
+            ended.set_result(None)
+
+    def work() -> None:
+        function()
+        try:
+            loop.call_soon_threadsafe(report)
+        except RuntimeError:
+            pass  # the loop was closed meanwhile
+
+    ports.spawn(work, name)
+    interrupted: asyncio.CancelledError | None = None
+    while not ended.done():
+        try:
+            await asyncio.wait([ended])
+        except asyncio.CancelledError as error:
+            job = running_job.get()
+            if job is not None and job._stop is not None and job._stop.stage >= 2:
+                raise
+            interrupted = error
+    if interrupted is not None:
+        raise interrupted
+
+
 def _with_needs(
     needs: tuple[Need, ...], function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """In the thread: open what the function needs, run it, close it."""
     if not needs:
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            del args, kwargs  # as above
     with ExitStack() as stack:
         for need in needs:
             manager = need.factory()
@@ -84,4 +126,7 @@ def _with_needs(
                     f"{need.name}: a plain function needs a plain context manager, got {type(manager).__name__}"
                 )
             kwargs[need.name] = stack.enter_context(manager)
-        return function(*args, **kwargs)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            del args, kwargs

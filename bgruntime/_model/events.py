@@ -9,7 +9,7 @@ AttemptEnded     | how it ended is known; at a timeout that is before it has sto
 AttemptAbandoned | it did not stop when asked twice; it is left alone
 RetryScheduled   | the job waits for its next attempt
 JobSettled       | the job is over
-JobUncompleted   | a JobSettled in any state but completed
+JobUncompleted   | to listen to: each JobSettled in any state but completed
 ShutdownProgress | a phase of the stop began or went on
 JournalDegraded  | the journal cannot write; ordinary work goes on
 JournalRecovered | it can again
@@ -93,18 +93,26 @@ class RetryScheduled(Event):
 
 @dataclass(frozen=True, slots=True)
 class JobSettled(Event):
-    """The job is over; `error` is what awaiting it raises, or None."""
+    """The job is over; `error` is what awaiting it raises, or None.
+
+    `queue_wait` and `duration` are those of its last attempt; a job that never ran has no duration.
+    """
 
     job: Job[Any]
     state: JobState
     outcome: Outcome | None
     reason: str | None
     error: BaseException | None
+    queue_wait: float
+    duration: float
 
 
 @dataclass(frozen=True, slots=True)
 class JobUncompleted(JobSettled):
-    """The job is over and did not complete."""
+    """The kind to listen to for jobs that ended and did not complete; they come as `JobSettled`.
+
+    Who listens to nothing wider costs the jobs that complete nothing.
+    """
 
 
 @dataclass(frozen=True, slots=True)

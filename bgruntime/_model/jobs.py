@@ -157,12 +157,14 @@ class More:
     """What only few jobs have. It is made when first needed."""
 
     __slots__ = (
+        "after",
         "context",
         "dirs",
         "exits",
         "expiry",
         "front",
         "holds",
+        "leaving",
         "moved",
         "payload",
         "progress",
@@ -175,6 +177,7 @@ class More:
     )
 
     def __init__(self) -> None:
+        self.after: Any = None  # is told when the attempt of a job that is over has really ended
         self.context: Any = None
         self.exits: Any = None
         self.expiry: float | None = None
@@ -182,9 +185,10 @@ class More:
         self.front = False
         self.holds = True
         self.moved = False
+        self.leaving = False  # the function is over, what the attempt entered is being closed
         self.payload: Any = None
         self.progress: tuple[float, str] | None = None
-        self.retake: asyncio.Future[bool] | None = None
+        self.retake: asyncio.Future[None] | None = None
         self.stopping: Any = None
         self.tags: tuple[str, ...] = ()
         self.thread = ThreadUse.NONE
@@ -231,7 +235,7 @@ class Job(Generic[R_co]):
     _context: Context | None
     _deadline: float
     _entry: Entry
-    _id: str | None
+    _id: str | int | None  # a number from its end on, until somebody asks
     _kwargs: dict[str, Any] | None
     _more: More | None
     _reason: str | None
@@ -250,10 +254,11 @@ class Job(Generic[R_co]):
     @property
     def id(self) -> str:
         """An opaque string, unique and not to be guessed; made when it is first asked for."""
-        if self._id is None:
-            keeper: Keeper = self._entry.engine
-            return keeper.name_job(self)
-        return self._id
+        id = self._id
+        if isinstance(id, str):
+            return id
+        keeper: Keeper = self._entry.engine
+        return keeper.name_job(self)
 
     @property
     def task(self) -> str:
@@ -360,7 +365,7 @@ class Job(Generic[R_co]):
 
     def __repr__(self) -> str:
         parts = [f"<Job {self._entry.name}", str(self._state)]
-        if self._id is not None:
+        if isinstance(self._id, str):
             parts[0] += f"#{self._id}"
         if self._attempt:
             parts.append(f"attempt {self._attempt}/{self._entry.options.max_attempts}")

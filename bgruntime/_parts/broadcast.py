@@ -51,13 +51,14 @@ class Broadcast:
         """Whether anybody wants events of *kind*: ask before building one."""
         return bool(self._of(kind))
 
-    def __call__(self, event: Any) -> None:
-        for listener in self._of(type(event)):
+    def __call__(self, event: Any, kind: type | None = None) -> None:
+        """Tell *event* to those who want its kind, or the narrower *kind* that it is an example of."""
+        for listener in self._of(type(event) if kind is None else kind):
             self._tell(listener, event)
 
-    def faults(self) -> dict[str, int]:
-        """How often each listener that failed has failed."""
-        return {listener.name: listener.faults for listener in self.listeners if listener.faults}
+    def slow(self) -> dict[str, int]:
+        """By name, how often a listener has held the loop for more than a millisecond."""
+        return {f"observer {one.name} held the loop for more than 1 ms": one.slow for one in self.listeners if one.slow}
 
     def _of(self, kind: type) -> Sequence[Listener]:
         found = self._by_kind.get(kind)
@@ -77,8 +78,6 @@ class Broadcast:
             listener.row = 0
         if self._clock() - began > SLOW_SECONDS:
             listener.slow += 1
-            if listener.slow == 1:
-                self._complain(f"observer {listener.name} held the loop for more than 1 ms", None)
 
     def _count(self, listener: Listener, error: BaseException, now: float) -> None:
         listener.faults += 1

@@ -26,11 +26,13 @@ def clear_frames(error: BaseException) -> None:
 
     Before Python 3.13 ``frame.clear()`` closes a coroutine that is merely suspended, and a
     traceback may well hold one: a driver's reader that caught an error, handed it on and lives.
-    There only the outermost frame, which is the job's own, and plain functions are cleared.
+    There only the outermost frame, which is the job's own, and plain functions are cleared. If
+    *error* was never raised it is its cause that came from there.
     """
+    from_job = error.__cause__ if error.__traceback__ is None else error
     for linked in _linked(error):
         trace = linked.__traceback__
-        outermost = linked is error
+        outermost = linked is from_job
         while trace is not None:
             frame = trace.tb_frame
             if outermost or _CLEAR_IS_SAFE or not frame.f_code.co_flags & _RESUMABLE:

@@ -12,13 +12,18 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import Context, ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from .workers import run_in_daemon
 
 __all__ = ["Cancellable", "Ports", "current", "use"]
+
+
+# A callback without a context of its own takes the one it is arranged in, which may be a job's, and
+# keeps everything in it alive until it runs.
+NEUTRAL: Final = Context()
 
 
 class Cancellable(Protocol):
@@ -28,7 +33,7 @@ class Cancellable(Protocol):
 
 
 def _call_later(loop: asyncio.AbstractEventLoop, delay: float, callback: Callable[[], object]) -> Cancellable:
-    return loop.call_later(delay, callback)
+    return loop.call_later(delay, callback, context=NEUTRAL.copy())
 
 
 @dataclass(slots=True, frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 
-from .ports import Cancellable, Ports
+from .ports import NEUTRAL, Cancellable, Ports
 
 PER_TURN = 256
 
@@ -93,7 +93,10 @@ class Timers:
                 self._call(heapq.heappop(self._heap)[2])
         finally:
             self._armed_for = float("inf")
-            if self._heap:
+            if self._heap and self._heap[0][0] <= now:
+                self._armed_for = now
+                self._armed = self._loop.call_soon(self._fire, context=NEUTRAL.copy())  # the rest, in the next turn
+            elif self._heap:
                 self._arm(self._heap[0][0])
 
     def _call(self, timer: Timer) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import structlog
 
-from bgruntime.extend import Event, JobUncompleted, RetryScheduled
+from bgruntime.extend import Event, JobSettled, JobUncompleted, RetryScheduled
 
 _FAILED_STATES = frozenset({"discarded", "quarantined"})
 
@@ -21,7 +22,7 @@ class JobLog:
     listens_to = (RetryScheduled, JobUncompleted)
 
     def __init__(self, logger: Any = None) -> None:
-        self._log = structlog.get_logger("bgruntime") if logger is None else logger
+        self._log = _logger() if logger is None else logger
 
     def on_event(self, event: Event, /) -> None:
         """Write the line of *event*, if it has one."""
@@ -34,22 +35,39 @@ class JobLog:
                     error_type=_type_name(event.error),
                     delay_s=round(event.delay, 3),
                 )
-            case JobUncompleted(job=job, state=state) if state in _FAILED_STATES:
+            case JobSettled(job=job, state=state) if state in _FAILED_STATES:
                 self._log.error(
                     "job.failed",
                     **_about(job, job.attempt),
                     outcome=None if event.outcome is None else str(event.outcome),
                     reason=event.reason,
                     error_type=_type_name(event.error),
+                    queue_wait_s=round(event.queue_wait, 6),
+                    duration_s=round(event.duration, 6),
                 )
 
 
 def complain(about: str, error: BaseException | None) -> None:
     """Write that something outside the kernel misbehaved. Never raises: a log sink is outside too."""
     try:
-        structlog.get_logger("bgruntime").warning("runtime.fault", about=about, error_type=_type_name(error))
+        _logger().warning("runtime.fault", about=about, error_type=_type_name(error))
     except Exception:
         return
+
+
+class _Stderr:
+    """Where lines go in an application that has not configured structlog: not among its output."""
+
+    def msg(self, message: str) -> None:
+        print(message, file=sys.stderr, flush=True)
+
+    debug = info = warning = error = critical = log = msg
+
+
+def _logger() -> Any:
+    if structlog.is_configured():
+        return structlog.get_logger("bgruntime")
+    return structlog.wrap_logger(_Stderr())
 
 
 def _about(job: Any, attempt: int) -> dict[str, Any]:

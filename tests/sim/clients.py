@@ -1,0 +1,371 @@
+"""What the simulated clients do: submit in every form, wait, cancel, pause, resize, and stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any
+
+from bgruntime import Cancel, JobCancelled, JobDiscarded, JobExited, JobTimedOut, QueueFull, RuntimeClosed, Task
+from tests.sim.bodies import (
+    ASYNC_TASKS,
+    BODIES,
+    NESTING,
+    THREADS,
+    Boom,
+    new_fan,
+    packed,
+    tasked,
+    work,
+    work_,
+    work_in_thread,
+)
+from tests.sim.world import FOREVER, Call, Fan, World, submitted_by
+
+Operation = Callable[[World], Awaitable[None]]
+KINDS = (*BODIES, *BODIES, *NESTING, *THREADS)
+REFUSALS = (QueueFull, RuntimeClosed)
+ENDS = (Boom, JobCancelled, JobDiscarded, JobExited, JobTimedOut, TimeoutError, RuntimeError, Cancel)
+
+
+async def client(world: World) -> None:
+    """One user of the runtime, for as long as it is open."""
+    try:
+        for _ in range(world.chance.randint(2, 6)):
+            await world.chance.choice(OPERATIONS)(world)
+            if world.chance.random() < 0.3:
+                await asyncio.sleep(world.chance.choice([0, 0.1, 0.5, 1]))
+    except RuntimeClosed:
+        if not world.stopping:
+            world.violate("P01", "the runtime refused work as closed while it was open")
+    await asyncio.sleep(0)  # a cancellation that was put off arrives here
+
+
+# Asking -----------------------------------------------------------------------------------
+
+
+def new_call(world: World, way: str, kinds: tuple[str, ...] = KINDS) -> tuple[Call, Task[..., Any]]:
+    call = world.call(world.chance.choice(kinds), way)
+    submitted_by.set(-call.number)
+    if call.threaded:
+        return call, tasked(call, work_in_thread)
+    return call, with_some_options(call, tasked(call, world.chance.choice(ASYNC_TASKS)))
+
+
+def with_some_options(call: Call, chosen: Task[..., Any]) -> Task[..., Any]:
+    chance = call.world.chance
+    options: dict[str, Any] = {}
+    if chance.random() < 0.2:
+        options["priority"] = call.priority = chance.randrange(10)
+    if chance.random() < 0.15:
+        options["delay"] = call.delay = chance.choice([0.1, 1.0, 3.0])
+        call.not_before, call.plain = call.world.now + call.delay, False
+    if chance.random() < 0.1:
+        options["expires_in"] = call.expires_in = chance.choice([0.05, 1.0])
+        call.plain = False
+    if chance.random() < 0.1:
+        options["timeout"] = call.timeout = chance.choice([0.2, 1.0])
+    if chance.random() < 0.1:
+        options["tags"] = ("tagged",)
+    return chosen.with_options(**options) if options else chosen
+
+
+async def submit(world: World) -> None:
+    call, chosen = new_call(world, "submit")
+    try:
+        call.job = await world.rt.submit(chosen, call, luggage=packed(call))
+    except REFUSALS as exc:
+        refused(call, exc)
+    except asyncio.CancelledError:
+        call.withdrawn = True
+        raise
+    else:
+        await use(call)
+
+
+async def submit_nowait(world: World) -> None:
+    call, chosen = new_call(world, "nowait")
+    try:
+        call.job = world.rt.submit_nowait(chosen, call, luggage=packed(call))
+    except REFUSALS as exc:
+        refused(call, exc)
+    else:
+        await use(call)
+
+
+async def submit_many(world: World) -> None:
+    calls = [new_call(world, "many", tuple(BODIES))[0] for _ in range(world.chance.randint(1, 3))]
+    for call in calls:
+        tasked(call, work)
+        call.not_before, call.delay, call.plain, call.priority, call.expires_in = 0.0, 0.0, True, 5, FOREVER
+        call.asked_by = -calls[-1].number
+    try:
+        jobs = await world.rt.submit_many(work, [(call,) for call in calls])
+    except REFUSALS as exc:
+        for call in calls:
+            refused(call, exc)
+    except asyncio.CancelledError:
+        for call in calls:
+            call.withdrawn = True
+        raise
+    else:
+        for call, job in zip(calls, jobs, strict=True):
+            call.job = job
+        await use(world.chance.choice(calls))
+
+
+async def submit_coroutine(world: World) -> None:
+    call, _ = new_call(world, "coroutine", tuple(name for name in BODIES if name not in ("retry", "snooze")))
+    call.queue, call.max_attempts, call.timeout = "default", 1, 300.0
+    call.not_before, call.delay, call.plain, call.priority, call.expires_in = 0.0, 0.0, False, 5, FOREVER
+    try:
+        call.job = world.rt.submit_nowait(work_(call))
+    except REFUSALS as exc:
+        refused(call, exc)
+    else:
+        await use(call)
+
+
+async def submit_from_thread(world: World) -> None:
+    call, chosen = new_call(world, "threadsafe", tuple(BODIES))
+    futures: list[Any] = []
+
+    def knock() -> None:
+        try:
+            futures.append(world.rt.submit_threadsafe(chosen, call, luggage=packed(call)))
+        except RuntimeClosed as exc:
+            refused(call, exc)
+
+    world.threadsafe.append((call, futures))
+    world.loop.spawn(knock)
+    await asyncio.sleep(0.1)
+
+
+def refused(call: Call, exc: BaseException) -> None:
+    """No job exists; and a full queue is no excuse while a slot is free."""
+    call.refused = True
+    world = call.world
+    if isinstance(exc, RuntimeClosed):
+        if not world.stopping:
+            world.violate("P01", f"refused as closed while it was open: {call}")
+        return
+    if world.waits:
+        return  # those who wait for room go first
+    stats = world.rt.stats()
+    line = stats.queues[call.queue]
+    free = stats.concurrency - stats.running
+    if line.concurrency is not None:
+        free = min(free, line.concurrency - line.running)
+    waiting = line.waiting + line.scheduled + line.retryable
+    if free > line.waiting and not line.paused and waiting - min(free, line.waiting) < line.size and call.plain and call.way != "many":
+        world.violate("P03", f"QueueFull with {free} slots free and {line.waiting} waiting: {call}")
+
+
+# Using the handle -------------------------------------------------------------------------
+
+
+async def use(call: Call) -> None:
+    """Await it, wait for it, cancel it, or drop it."""
+    match call.world.chance.randrange(7):
+        case 0 | 1 | 2:
+            await result_of(call)
+        case 3:
+            assert call.job is not None
+            await call.job.wait()
+            if not call.job.done():
+                call.world.violate("P16", f"wait returned before the end: {call}")
+        case 4:
+            await several_wait(call)
+        case 5:
+            await asyncio.sleep(call.world.chance.choice([0, 0, 0.1, 1]))
+            cancel(call)
+        case _:
+            """The handle is dropped; the job goes on."""
+
+
+async def several_wait(call: Call) -> None:
+    """Several tasks await one job; one of them gives up, which is nobody else's affair."""
+    world = call.world
+    waiters = [world.loop.create_task(result_of(call), name=f"waiter {i} of {call.number}") for i in range(3)]
+    world.clients += waiters
+    await asyncio.sleep(world.chance.choice([0, 0, 0.1]))
+    if waiters[0].cancel():
+        world.cancelled_clients.append(waiters[0])
+    await asyncio.wait(waiters)
+
+
+async def result_of(call: Call) -> None:
+    assert call.job is not None
+    this = asyncio.current_task()
+    assert this is not None
+    try:
+        value = await call.job
+    except asyncio.CancelledError:
+        if not this.cancelling():
+            call.world.violate("P16", f"awaiting a job raised CancelledError: {call}")
+        raise
+    except Exception as exc:
+        if exc is not call.job.exception():
+            call.world.violate("P16", f"awaiting gave {exc!r}, exception() gives {call.job.exception()!r}: {call}")
+    else:
+        if call.state != "completed" or value != call.number:
+            call.world.violate("P16", f"awaiting gave {value!r}: {call}")
+
+
+def cancel(call: Call) -> None:
+    """Cancel the job, and note what that must mean."""
+    assert call.job is not None
+    state, seen = call.state, call.cancel_seen_at
+    made_a_difference = call.job.cancel("the client said so")
+    if state in ("available", "scheduled", "retryable"):
+        if not made_a_difference:
+            call.world.violate("P12", f"a waiting job could not be cancelled: {call}")
+        call.cancelled_before_start = True
+    if made_a_difference:
+        call.cancelled_at = min(call.cancelled_at, call.world.now)
+        call.asked_while_running = call.running and seen > call.world.now
+
+
+async def cancel_any(world: World) -> None:
+    known = [call for call in world.calls if call.job is not None and not call.over]
+    if known:
+        cancel(world.chance.choice(known))
+
+
+# Many at once -----------------------------------------------------------------------------
+
+
+async def fan_out(world: World, way: str, use_it: Callable[[Fan], Awaitable[Any]]) -> None:
+    limit = world.chance.choice([None, 1, 2])
+    fan = new_fan(world, None, way, world.chance.randint(1, 4), limit)
+    for call in fan.calls:
+        call.asked_by = -fan.calls[0].number
+    submitted_by.set(-fan.calls[0].number)
+    try:
+        await use_it(fan)
+    except* (*ENDS, *REFUSALS):
+        pass
+
+
+async def map_them(world: World) -> None:
+    ordered = world.chance.random() < 0.5
+    on_error: Any = world.chance.choice(["raise", "return"])
+
+    async def use_it(fan: Fan) -> None:
+        results = world.rt.map(work, fan.calls, limit=fan.limit, ordered=ordered, on_error=on_error)
+        if world.chance.random() < 0.5:
+            check_results(fan, await results, ordered=ordered)
+        else:
+            await some_of(results, world)
+
+    await fan_out(world, "map", use_it)
+
+
+async def some_of(results: Any, world: World) -> None:
+    async with results:
+        async for _ in results:
+            if world.chance.random() < 0.3:
+                break
+            await asyncio.sleep(world.chance.choice([0, 0.1]))
+
+
+async def gather_them(world: World) -> None:
+    return_exceptions = world.chance.random() < 0.5
+
+    async def use_it(fan: Fan) -> None:
+        calls = [work.bind(call) for call in fan.calls]
+        results = await world.rt.gather(*calls, limit=fan.limit, return_exceptions=return_exceptions)
+        check_results(fan, results, ordered=True)
+
+    await fan_out(world, "gather", use_it)
+
+
+def check_results(fan: Fan, results: list[Any], *, ordered: bool) -> None:
+    """A value stands at its own place, and no job is forgotten."""
+    world = fan.calls[0].world
+    if len(results) != len(fan.calls):
+        world.violate("P16", f"{len(results)} results of {len(fan.calls)} jobs")
+    if ordered:
+        for call, result in zip(fan.calls, results, strict=True):
+            if result != call.number and not isinstance(result, BaseException):
+                world.violate("P16", f"{result!r} stands at the place of {call}")
+
+
+async def group_them(world: World) -> None:
+    async def use_it(fan: Fan) -> None:
+        fan.limit = None
+        async with world.rt.group() as group:
+            for call in fan.calls:
+                call.job = await group.submit(work, call, luggage=packed(call))
+                await asyncio.sleep(world.chance.choice([0, 0, 0.1]))
+        if not all(call.over for call in fan.calls):
+            world.violate("P16", f"the group left before its jobs: {fan.calls}")
+
+    await fan_out(world, "group", use_it)
+
+
+# Steering ---------------------------------------------------------------------------------
+
+
+async def pause(world: World) -> None:
+    queue = world.chance.choice([None, "default", "side"])
+    names = set(world.queue_size) if queue is None else {queue}
+    world.rt.pause(queue)
+    for name in names:
+        world.paused[name] = world.paused.get(name, 0) + 1
+        world.paused_since.setdefault(name, world.now)
+    try:
+        await asyncio.sleep(world.chance.choice([0, 0.5, 2]))
+    finally:
+        for name in names:
+            world.paused[name] -= 1
+            if not world.paused[name]:
+                del world.paused_since[name]
+                with suppress(RuntimeClosed):
+                    world.rt.resume(name)
+
+
+async def resize(world: World) -> None:
+    world.limits["side"] = world.chance.randint(1, 3)
+    world.rt.resize("side", world.limits["side"])
+
+
+async def drain(world: World) -> None:
+    try:
+        await world.rt.drain(world.chance.choice([0, 0.5, 5]))
+    except TimeoutError:
+        return
+    check_idle(world)
+
+
+def check_idle(world: World) -> None:
+    """A drain has just come to its end: nothing may be left but what it need not wait for."""
+    for call in world.calls:
+        left = call.state in ("available", "running", "retryable") and not world.paused.get(call.queue)
+        if left and not call.abandoned:
+            world.violate("P15", f"a drain was over before this: {call}")
+
+
+async def rest(world: World) -> None:
+    await asyncio.sleep(world.chance.choice([0, 0.5, 1, 3]))
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    *(5 * [submit]),
+    *(3 * [submit_nowait]),
+    submit_many,
+    submit_coroutine,
+    submit_from_thread,
+    cancel_any,
+    cancel_any,
+    map_them,
+    map_them,
+    gather_them,
+    group_them,
+    group_them,
+    pause,
+    resize,
+    drain,
+    rest,
+)

@@ -1,0 +1,281 @@
+"""The oracles: what must hold at every event, whenever the program rests, and at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from typing import Any
+
+from bgruntime import JobCancelled, JobDiscarded, JobExited, JobTimedOut, Retry
+from bgruntime.extend import AttemptAbandoned, AttemptEnded, AttemptStarted, JobAccepted, JobSettled, RetryScheduled
+from tests.sim.world import BLINK, FOREVER, Call, World
+
+FINAL = ("completed", "cancelled", "discarded")
+
+
+class Witness:
+    """An observer of the runtime that checks each event against all that went before."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.known: dict[int, Call] = {}
+        self.heard_early: dict[int, list[Any]] = {}
+        self.accepted = 0
+
+    def on_event(self, event: Any) -> None:
+        job = getattr(event, "job", None)
+        if job is None:
+            return
+        call = self.call_of(job)
+        if call is None:
+            return
+        match event:
+            case JobAccepted():
+                self.accept(call)
+            case AttemptStarted():
+                self.start(call, event)
+            case AttemptEnded():
+                self.end(call, event)
+            case JobSettled():
+                self.settle(call)
+            case RetryScheduled() | AttemptAbandoned():
+                """Checked by what follows from them."""
+
+    def call_of(self, job: Any) -> Call | None:
+        """Whose job it is: its first argument says so, for as long as it has arguments."""
+        call = self.known.get(id(job))
+        if call is None and job._args and isinstance(job._args[0], Call):
+            call = self.known[id(job)] = job._args[0]
+            call.job = call.job or job
+        return call
+
+    def accept(self, call: Call) -> None:
+        self.accepted += 1
+        call.order = self.accepted
+        call.accepted += 1
+        call.accepted_at = self.world.now
+        if call.accepted > 1:
+            self.world.violate("P01", f"accepted twice: {call}")
+        if self.world.closed_to_all:
+            self.world.violate("P01", f"accepted after the runtime had closed: {call}")
+        if not (call.owner is not None and call.fan is not None):
+            check_queue_size(self.world, call)
+
+    def start(self, call: Call, event: AttemptStarted) -> None:
+        world = self.world
+        call.started.append(world.now)
+        call.declared = False
+        if call.settled:
+            world.violate("P09", f"started after it was settled: {call}")
+        if call.expires_in < FOREVER and len(call.started) == 1:
+            late = world.now - call.accepted_at - call.delay - call.expires_in
+            if late > world.stalled + BLINK:
+                world.violate("P06", f"started {late:.3f} s after it had expired: {call}")
+        for other in world.calls:
+            if goes_before(other, call):
+                world.violate("P05", f"{call} started before {other}")
+
+    def end(self, call: Call, event: AttemptEnded) -> None:
+        if str(event.outcome) != "timed_out":
+            return
+        call.declared = True
+        due = call.started[-1] + (call.timeout or FOREVER)
+        if self.world.now < due - BLINK:
+            self.world.violate("P11", f"timed out {due - self.world.now:.6f} s early: {call}")
+
+    def settle(self, call: Call) -> None:
+        call.settled += 1
+        if call.settled > 1:
+            self.world.violate("P09", f"settled twice: {call}")
+
+
+def goes_before(other: Call, call: Call) -> bool:
+    """Should *other* have started before *call* did? Both plain, of one queue, kind and priority."""
+    return (
+        other.accepted == 1
+        and other.order < call.order
+        and other.state == "available"
+        and not other.started
+        and len(call.started) == 1
+        and other.plain
+        and call.plain
+        and other.way not in ("map", "gather", "group")
+        and call.way not in ("map", "gather", "group")
+        and (other.queue, other.priority, other.threaded) == (call.queue, call.priority, call.threaded)
+    )
+
+
+def check_queue_size(world: World, accepted: Call) -> None:
+    """P03: no more jobs wait than the queue may hold beyond the free slots.
+
+    Who had to wait for room was given it a little earlier, and slots that were free then may
+    be taken by now.
+    """
+    queue = accepted.queue
+    waiting = sum(
+        call.queue == queue
+        and call.accepted == 1
+        and call.state in ("available", "scheduled", "retryable")
+        and not (call.owner is not None and call.fan is not None)
+        and not call.started
+        for call in world.calls
+    )
+    stats = world.rt.stats()
+    free = max(0, stats.concurrency - stats.running)
+    line = stats.queues[queue]
+    if line.concurrency is not None:
+        free = min(free, max(0, line.concurrency - line.running))
+    if accepted.asked_at_step != world.loop.steps:
+        free = world.concurrency
+    if waiting > world.queue_size[queue] + free:
+        world.violate("P03", f"{waiting} wait in {queue}: size {world.queue_size[queue]}, {free} slots free")
+
+
+# At rest ----------------------------------------------------------------------------------
+
+
+def at_rest(world: World) -> None:
+    """Nothing is ready: whatever could be done by now must have been done."""
+    for call in world.calls:
+        if call.running and not call.threaded:
+            check_cancelled_in_time(call)
+            check_declared_in_time(call)
+    if not world.stopping and not world.loop.threads:
+        check_no_idle_slot(world)
+
+
+def check_cancelled_in_time(call: Call) -> None:
+    asked = call.asked_while_running and call.began <= call.cancelled_at
+    if asked and not call.knows_of_cancel:
+        call.world.violate("P12", f"cancelled at {call.cancelled_at:.3f} s, and its body does not know: {call}")
+
+
+def check_declared_in_time(call: Call) -> None:
+    world = call.world
+    if not world.observed or not call.started or call.timeout is None or call.way == "coroutine":
+        return
+    late = world.now - call.started[-1] - call.timeout
+    if late > BLINK and not call.knows_of_cancel:
+        world.violate("P10", f"its timeout was due {late:.3f} s ago: {call}")
+    if late > BLINK and not (call.declared or world.stopping) and call.cancelled_at == FOREVER and call.left_to_itself:
+        world.violate("P10", f"its timeout was not declared {late:.3f} s after it was due: {call}")
+
+
+def check_no_idle_slot(world: World) -> None:
+    if sum(call.abandoned for call in world.calls) > max(1, world.concurrency // 10):
+        return
+    if world.may_hold() >= world.concurrency:
+        return
+    for call in world.calls:
+        if call.state != "available" or world.paused.get(call.queue) or call.threaded:
+            continue
+        limit = world.limits.get(call.queue)
+        if limit is None or world.may_hold(call.queue) < limit:
+            world.violate("P06", f"{world.may_hold()} of {world.concurrency} slots are in use, and this waits: {call}")
+
+
+# At the end -------------------------------------------------------------------------------
+
+
+def at_end(world: World, reports: list[Any]) -> None:
+    """The runtime is closed, and everybody has had time to notice."""
+    gc.collect(0)  # asyncio's own groups leave cycles behind
+    for call in world.calls:
+        check_ending(call)
+    for task in world.clients:
+        if not task.done():
+            world.violate("P16", f"a client still waits: {task!r}")
+    for task in world.cancelled_clients:
+        if task.done() and not task.cancelled():
+            world.violate("P13", f"the cancellation of a client was lost: {task!r}")
+    for call, futures in world.threadsafe:
+        if not all(future.done() for future in futures):
+            world.violate("P23", f"the future of submit_threadsafe was never done: {call}")
+    for report in reports:
+        if report.lost:
+            world.violate("P15", f"the report says that jobs were lost: {report}")
+    if world.began != world.ended:
+        world.violate("P14", f"{world.began} attempts began, {world.ended} came to their end")
+    if world.opened != world.closed:
+        world.violate("P14", f"{world.opened} resources were opened, {world.closed} closed")
+
+
+def check_ending(call: Call) -> None:
+    world = call.world
+    if call.job is None:
+        return
+    if not call.over or call.state not in FINAL:
+        world.violate("P01", f"accepted, and never ended: {call}")
+        return
+    if world.observed and call.way != "coroutine" and call.settled != 1:
+        world.violate("P01", f"settled {call.settled} times: {call}")
+    if call.luggage is not None and call.luggage() is not None:
+        world.violate("P18", f"its arguments are still held: {call}")
+    explain(call)
+
+
+def explain(call: Call) -> None:
+    """P09: the state it ended in must follow from what its last attempt did, or from who stopped it."""
+    world, job = call.world, call.job
+    assert job is not None
+    error = job.exception()
+    match call.state:
+        case "completed":
+            if not call.has_returned or job.result() != call.number:
+                world.violate("P09", f"completed, but its body did not return that: {call}")
+            if call.cancels_seen and call.cancelled_at <= call.cancel_seen_at and not world.stopping:
+                world.violate("P09", f"completed with a late value, after it was cancelled: {call}")
+        case "discarded":
+            explain_discarded(call, error)
+        case _:
+            if not isinstance(error, JobCancelled) or not was_stopped(call):
+                world.violate("P13", f"cancelled for no reason, {error!r}: {call}")
+    if job.reason == "dropped" and call.runs:
+        world.violate("P03", f"a job that had run before was dropped: {call}")
+    if call.kind == "swallow" and call.cancels_seen == 1 and isinstance(error, JobTimedOut) and error.stuck:
+        world.violate("P14", f"given up after one cancellation: {call}")
+    if isinstance(error, asyncio.CancelledError) or (error is not None and not isinstance(error, Exception)):
+        world.violate("P16", f"awaiting it would raise {error!r}: {call}")
+
+
+def explain_discarded(call: Call, error: BaseException | None) -> None:
+    raised = call.raised
+    kind = raised.kind or BaseException
+    match error:
+        case _ if id(error) == raised.id:
+            fair = True
+            check_all_attempts_used(call)
+        case JobTimedOut():
+            told = call.was_told or call.threaded or not call.runs
+            in_clean_up = call.kind == "resourceful" and call.has_returned
+            fair = error.stuck or (call.timeout is not None and (told or in_clean_up))
+        case JobExited():
+            fair = id(error.__cause__) == raised.id and not issubclass(kind, Exception)
+        case JobDiscarded():
+            fair = call.kind == "discard"
+        case _:
+            fair = issubclass(kind, Retry) and id(error) == raised.cause
+            check_all_attempts_used(call)
+    if not fair:
+        call.world.violate("P09", f"discarded with {error!r}, but its body raised {kind}: {call}")
+
+
+def check_all_attempts_used(call: Call) -> None:
+    job = call.job
+    assert job is not None
+    if job.attempt < call.max_attempts and not call.world.stopping:
+        call.world.violate("P08", f"discarded after {job.attempt} of {call.max_attempts} attempts: {call}")
+
+
+def was_stopped(call: Call) -> bool:
+    world = call.world
+    return (
+        call.cancelled_at < FOREVER
+        or call.stops_itself
+        or not call.left_to_itself
+        or call.expires_in < FOREVER
+        or world.stopping
+        or world.drops
+        or call.withdrawn
+    )
+
