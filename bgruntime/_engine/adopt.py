@@ -9,7 +9,7 @@ from .._model.events import JobAccepted
 from .._model.jobs import Adopted, Definition, Job
 from .._model.states import JobState
 from .._parts import contexts
-from .admit import give_back, new_job, wait_for_room
+from .admit import new_job, room_for, wait_for_room
 from .dispatch import Line, enqueue
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ async def reserve(engine: Supervisor, definition: Definition, wanted: int) -> in
     if line.paused or engine.phase != "running":
         return 0
     room = wanted
-    while room > 1 and not line.has_room(engine, room):
+    while room > 1 and not line.has_room(engine, room_for(entry, room)):
         room //= 2
-    if line.overflow != "wait" and not line.has_room(engine, room):
+    if line.overflow != "wait" and not line.has_room(engine, room_for(entry, room)):
         return 0
     await wait_for_room(engine, entry, room)
     return room
@@ -40,9 +40,11 @@ async def reserve(engine: Supervisor, definition: Definition, wanted: int) -> in
 
 def adopt(engine: Supervisor, definition: Definition, jobs: Sequence[Adopted], reserved: int) -> None:
     """Let these jobs wait where they belong, in room that was reserved for the queue of *definition*."""
+    entry = engine.entry_of(definition)
+    entry.queue.give(room_for(entry, reserved))
     for adopted in jobs:
         _place(engine, adopted)
-    give_back(engine, engine.entry_of(definition).queue, reserved)
+    engine.offer_room()
 
 
 def _place(engine: Supervisor, adopted: Adopted) -> None:

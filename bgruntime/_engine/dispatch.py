@@ -102,7 +102,7 @@ class Line:
         """Note that a job in the lanes was settled where it stands, and let go of many such at once."""
         self.stale += 1
         if self.stale > SWEEP_FROM and self.stale * 2 > len(self.lanes):
-            self.lanes.sweep(lambda job: job._state is not AVAILABLE)
+            self.lanes.sweep(lambda job: job._state is not AVAILABLE or job._context is None)
             self.stale = 0
 
 
@@ -257,6 +257,9 @@ def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
     more = job._more
     assert more is not None
     line: Line = job._entry.queue
+    if job._context is None:  # settled where it stands, and available again in the journal only
+        line.stale -= 1
+        return False
     if more.front:
         line.nested -= 1
     else:

@@ -39,29 +39,36 @@ class Payload(Protocol):
     """Arguments that were written down, and what a job gets of them: copies read back from that."""
 
     @property
-    def args(self) -> tuple[Any, ...]: ...
+    def args(self) -> tuple[Any, ...]:
+        """What the job's function is called with, by position."""
 
     @property
-    def kwargs(self) -> dict[str, Any]: ...
+    def kwargs(self) -> dict[str, Any]:
+        """What the job's function is called with, by name."""
 
 
 class Ended(Protocol):
     """How a job or an attempt ended. `error` still has its traceback; times are monotonic."""
 
     @property
-    def outcome(self) -> Outcome | None: ...
+    def outcome(self) -> Outcome | None:
+        """How the attempt ended; None where there was no attempt."""
 
     @property
-    def error(self) -> BaseException | None: ...
+    def error(self) -> BaseException | None:
+        """What it raised, or what awaiting the job raises; with its traceback."""
 
     @property
-    def reason(self) -> str | None: ...
+    def reason(self) -> str | None:
+        """Why, where there is more to say than the outcome."""
 
     @property
-    def started_at(self) -> float | None: ...
+    def started_at(self) -> float | None:
+        """When the attempt began, in seconds of the monotonic clock."""
 
     @property
-    def ended_at(self) -> float: ...
+    def ended_at(self) -> float:
+        """When it ended, in seconds of the monotonic clock."""
 
 
 class JournalHost(Protocol):

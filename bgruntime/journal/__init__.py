@@ -1,9 +1,9 @@
 """The journal: failures kept, and durable jobs that survive anything, in one SQLite file.
 
-    async with Runtime(journal="jobs.db") as rt:
-        for failure in await rt.journal.failures(task="mail:send"):
-            print(failure.id, failure.message)
-        await rt.journal.redrive()
+async with Runtime(journal="jobs.db") as rt:
+    for failure in await rt.journal.failures(task="mail:send"):
+        print(failure.id, failure.message)
+    await rt.journal.redrive()
 """
 
 from __future__ import annotations

@@ -135,7 +135,9 @@ class Access:
 
     def refusal(self) -> JournalUnavailable:
         """What a durable submit raises now."""
-        return unavailable(str(self.path), Refused((self.ill or "it is not open").removeprefix(f"journal {self.path}: ")))
+        return unavailable(
+            str(self.path), Refused((self.ill or "it is not open").removeprefix(f"journal {self.path}: "))
+        )
 
     # The end
 

@@ -25,7 +25,9 @@ UPDATE job SET owner = NULL, run = run + 1, crashes = crashes + (state = 2), due
                state = CASE state WHEN 2 THEN 0 ELSE state END
 WHERE key IN (SELECT key FROM job WHERE owner = ? AND key > ? ORDER BY key LIMIT ?)
 RETURNING key, id, task, crashes"""
-QUARANTINE_CAUSE = "INSERT INTO cause(task, error, place) SELECT task, '', '' FROM job WHERE key = ? ON CONFLICT DO NOTHING"
+QUARANTINE_CAUSE = (
+    "INSERT INTO cause(task, error, place) SELECT task, '', '' FROM job WHERE key = ? ON CONFLICT DO NOTHING"
+)
 QUARANTINE = """
 INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, attempt, crashes, errors,
                   durable, obstacle, redrives, budget, created_ms, failed_ms, changed_ms)
@@ -126,7 +128,9 @@ def quarantine_ours(
 ) -> None:
     """Quarantine rows of ours, given as key, run and what is wrong with each."""
     for key, run, message in rows:
-        held = connection.execute("SELECT 1 FROM job WHERE key = ? AND run = ? AND owner = ?", (key, run, owner))
+        held = connection.execute(
+            "SELECT 1 FROM job WHERE key = ? AND run = ? AND owner = ?", (key, run, owner)
+        )
         if held.fetchone():
             quarantine(connection, key, reason, message, now_ms)
 

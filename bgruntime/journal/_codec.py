@@ -22,7 +22,11 @@ from ._texts import capped, safe_repr, storable
 
 LIMIT = 256 * 1024  # bytes of JSON
 CONFIG = ConfigDict(
-    strict=True, extra="forbid", val_json_bytes="base64", ser_json_bytes="base64", ser_json_inf_nan="constants"
+    strict=True,
+    extra="forbid",
+    val_json_bytes="base64",
+    ser_json_bytes="base64",
+    ser_json_inf_nan="constants",
 )
 PLAIN = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 DEPTH = 100
@@ -73,7 +77,9 @@ class Codec:
         except Exception as error:
             raise self._blamed(given, error) from error
         if len(text) > LIMIT:
-            raise self._refusal(f"{len(text):,} bytes of arguments; the limit is {LIMIT:,}. Pass a path or a key")
+            raise self._refusal(
+                f"{len(text):,} bytes of arguments; the limit is {LIMIT:,}. Pass a path or a key"
+            )
         if not survived(given, taken):
             raise self._blamed(given, None)
         return Payload(text.decode(), *self._call(taken))
@@ -144,7 +150,9 @@ class Codec:
         parameters = self._signature.parameters.values()
         if any(parameter.kind not in PLAIN for parameter in parameters):
             return None
-        return [parameter.name for parameter in parameters if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD]
+        return [
+            parameter.name for parameter in parameters if parameter.kind is Parameter.POSITIONAL_OR_KEYWORD
+        ]
 
     @cached_property
     def _taken(self) -> frozenset[str]:
@@ -256,7 +264,9 @@ def alike(given: Any, taken: Any, depth: int = DEPTH) -> bool:
     if type(given) is not type(taken) or not depth:
         return bool(given == taken)
     if isinstance(given, dict):
-        return list(given) == list(taken) and all(alike(given[name], taken[name], depth - 1) for name in given)
+        return list(given) == list(taken) and all(
+            alike(given[name], taken[name], depth - 1) for name in given
+        )
     if isinstance(given, (list, tuple)):
         return len(given) == len(taken) and all(map(alike, given, taken, [depth - 1] * len(given)))
     if isinstance(given, float):

@@ -27,7 +27,9 @@ FROM ended JOIN cause ON cause.id = ended.cause LEFT JOIN trace ON trace.hash = 
 WHERE ended.key > ? ORDER BY ended.key LIMIT ?"""
 SELECT_JOB = f"SELECT {', '.join(JOB)} FROM job WHERE key > ? ORDER BY key LIMIT ?"
 INSERT_CAUSE = "INSERT INTO cause(task, error, place) VALUES(:task, :error, :place) ON CONFLICT DO NOTHING"
-INSERT_TRACE = "INSERT INTO trace(hash, body, seen_ms) VALUES(:hash, :body, :failed_ms) ON CONFLICT DO NOTHING"
+INSERT_TRACE = (
+    "INSERT INTO trace(hash, body, seen_ms) VALUES(:hash, :body, :failed_ms) ON CONFLICT DO NOTHING"
+)
 INSERT_ENDED = """
 INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, trace, attempt, crashes, errors,
                   durable, obstacle, redrives, budget, due_ms, created_ms, failed_ms, changed_ms)
@@ -36,14 +38,16 @@ VALUES(:key, :id, :task, :args, :options, :state, :reason, :error, :message,
        :errors, :durable, :obstacle, :redrives, :budget, :due_ms, :created_ms, :failed_ms, :changed_ms)
 ON CONFLICT(key) DO NOTHING"""
 INSERT_JOB = f"""
-INSERT INTO job({', '.join(JOB)}) VALUES({', '.join(':' + name for name in JOB)}) ON CONFLICT DO NOTHING"""
+INSERT INTO job({", ".join(JOB)}) VALUES({", ".join(":" + name for name in JOB)}) ON CONFLICT DO NOTHING"""
 
 
 def page(connection: sqlite3.Connection, kind: str, after: int) -> tuple[list[str], int]:
     """One page of lines about jobs with a key above `after`, and the last key of it."""
     names, sql = (ENDED, SELECT_ENDED) if kind == "ended" else (JOB, SELECT_JOB)
     rows = connection.execute(sql, (after, PAGE)).fetchall()
-    lines = [json.dumps({"kind": kind, **dict(zip(names, row, strict=True))}, ensure_ascii=False) for row in rows]
+    lines = [
+        json.dumps({"kind": kind, **dict(zip(names, row, strict=True))}, ensure_ascii=False) for row in rows
+    ]
     return lines, rows[-1][0] if rows else after
 
 
@@ -85,7 +89,11 @@ def take_in(connection: sqlite3.Connection, jobs: list[dict[str, Any]]) -> int:
     new = 0
     for job in jobs:
         if job["kind"] == "job":
-            open_job = {**job, "state": 0 if job["state"] == 2 else job["state"], "due_ms": job["due_ms"] or job["created_ms"]}
+            open_job = {
+                **job,
+                "state": 0 if job["state"] == 2 else job["state"],
+                "due_ms": job["due_ms"] or job["created_ms"],
+            }
             new += connection.execute(INSERT_JOB, open_job).rowcount
         else:
             values = {**job, "hash": bytes.fromhex(job["trace"]) if job["trace"] else None}

@@ -21,7 +21,9 @@ ended.key, ended.id, ended.task, ended.args, ended.options, ended.state, ended.r
 cause.place, trace.body, ended.attempt, ended.crashes, ended.errors, ended.durable, ended.obstacle, ended.owner,
 ended.redrives, ended.budget, ended.due_ms, ended.created_ms, ended.failed_ms, ended.changed_ms"""
 FROM_ENDED = "FROM ended JOIN cause ON cause.id = ended.cause LEFT JOIN trace ON trace.hash = ended.trace"
-OPEN_JOB = "SELECT id, task, args, options, state, attempt, crashes, errors, owner, due_ms, created_ms FROM job"
+OPEN_JOB = (
+    "SELECT id, task, args, options, state, attempt, crashes, errors, owner, due_ms, created_ms FROM job"
+)
 GROUPS = """
 SELECT cause.task, cause.error, cause.place, count(*), min(failed_ms), max(failed_ms)
 FROM ended JOIN cause ON cause.id = ended.cause WHERE ended.state IN ({states}) {and_more}
@@ -157,7 +159,11 @@ def matching(
     for start, first in _starts(connection, wanted):
         tail = "" if limit is None else f" LIMIT {limit:d}"
         sql = f"SELECT ended.failed_ms, ended.key, {columns} {source} WHERE {start}{where} "
-        walks.append(connection.execute(f"{sql} ORDER BY ended.failed_ms DESC, ended.key DESC{tail}", [*first, *values]))
+        walks.append(
+            connection.execute(
+                f"{sql} ORDER BY ended.failed_ms DESC, ended.key DESC{tail}", [*first, *values]
+            )
+        )
     merged = heapq.merge(*walks, key=lambda row: (-row[0], -row[1]))
     return [row for row, _ in zip(merged, range(limit) if limit is not None else iter(int, 1), strict=False)]
 
@@ -167,7 +173,9 @@ def _starts(connection: sqlite3.Connection, wanted: Filter) -> list[tuple[str, l
     states = [int(state) for state in wanted.states]
     if wanted.error is not None:
         causes = causes_of(connection, wanted.task, wanted.error)
-        return [("ended.cause = ? AND ended.state = ?", [cause, state]) for cause in causes for state in states]
+        return [
+            ("ended.cause = ? AND ended.state = ?", [cause, state]) for cause in causes for state in states
+        ]
     if wanted.task is not None:
         return [("ended.task = ? AND ended.state = ?", [wanted.task, state]) for state in states]
     return [("ended.state = ?", [state]) for state in states]
@@ -207,7 +215,9 @@ def count(connection: sqlite3.Connection, wanted: Filter) -> int:
     """How many failures are meant."""
     where, values = wanted.conditions()
     totals = (
-        connection.execute(f"SELECT count(*) FROM ended WHERE {start}{where}", [*first, *values]).fetchone()[0]
+        connection.execute(f"SELECT count(*) FROM ended WHERE {start}{where}", [*first, *values]).fetchone()[
+            0
+        ]
         for start, first in _starts(connection, wanted)
     )
     return sum(totals)
@@ -245,7 +255,9 @@ def _known(connection: sqlite3.Connection, task: str) -> bool:
 
 def failure_of(row: Sequence[Any]) -> Failure:
     """What the columns `ENDED` say."""
-    (_, id, task, args, options, state, reason, error, message, place, body, attempt, crashes, errors) = row[:14]
+    (_, id, task, args, options, state, reason, error, message, place, body, attempt, crashes, errors) = row[
+        :14
+    ]
     durable, obstacle, _, redrives, budget, due, created, failed, changed = row[14:23]
     told = f"{error}: {message}" if message else error
     return Failure(
@@ -286,7 +298,9 @@ def open_job_of(row: Sequence[Any], now: int, *, known: bool = False) -> Failure
         state="quarantined" if lost else Row(state).word,
         reason=UNKNOWN if lost else "",
         error=last.error if last else "",
-        message=f"no process has known the task {task!r} for 10 minutes" if lost else (last.message if last else ""),
+        message=f"no process has known the task {task!r} for 10 minutes"
+        if lost
+        else (last.message if last else ""),
         traceback="",
         place="",
         args=parsed(args),
@@ -310,7 +324,10 @@ def attempts_of(errors: str | None) -> tuple[AttemptFailure, ...]:
     if not errors:
         return ()
     told = json.loads(errors)
-    return tuple(AttemptFailure(one["attempt"], one["outcome"], one["error"], one["message"], one["at"]) for one in told)
+    return tuple(
+        AttemptFailure(one["attempt"], one["outcome"], one["error"], one["message"], one["at"])
+        for one in told
+    )
 
 
 def parsed(args: str) -> Any:
@@ -319,4 +336,3 @@ def parsed(args: str) -> Any:
         return json.loads(args)
     except ValueError:
         return args
-

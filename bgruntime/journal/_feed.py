@@ -33,7 +33,13 @@ class Feed:
     """
 
     def __init__(
-        self, host: JournalHost, access: Access, writer: Writer, ledger: Ledger, recorder: Recorder, entries: dict[str, Entry]
+        self,
+        host: JournalHost,
+        access: Access,
+        writer: Writer,
+        ledger: Ledger,
+        recorder: Recorder,
+        entries: dict[str, Entry],
     ) -> None:
         self._host = host
         self._access = access

@@ -48,7 +48,9 @@ def _check_header(path: Path, newest: int) -> None:
         raise Refused(f"{path} is not an SQLite database")
     found = int.from_bytes(header[68:72], "big")
     if found != APPLICATION_ID:
-        raise Refused(f"{path} belongs to another application (application_id {found:#x}, not {APPLICATION_ID:#x})")
+        raise Refused(
+            f"{path} belongs to another application (application_id {found:#x}, not {APPLICATION_ID:#x})"
+        )
     refuse_newer(path, int.from_bytes(header[60:64], "big"), newest)
 
 

@@ -206,7 +206,10 @@ class Journal(Shelf):
         """Return when all of `jobs` are on disk; a cancelled call takes them back."""
         now = ports.current().time()
         entries = [self._entry(job, now) for job in jobs]
-        rows = [self._row(job, entry, payload) for job, entry, payload in zip(jobs, entries, payloads, strict=True)]
+        rows = [
+            self._row(job, entry, payload)
+            for job, entry, payload in zip(jobs, entries, payloads, strict=True)
+        ]
         origins = [(entry.origin,) for entry in entries if entry.origin is not None]
         for entry in entries:
             self._entries[entry.id] = entry
@@ -225,7 +228,11 @@ class Journal(Shelf):
 
     def _entry(self, job: Job[Any], now: float) -> Entry:
         options = definition_of(job).options
-        due = options.run_at_s if options.run_at is not None else (now + options.delay if options.delay else None)
+        due = (
+            options.run_at_s
+            if options.run_at is not None
+            else (now + options.delay if options.delay else None)
+        )
         key = key_of(job.id) if options.id is None else None
         return Entry(
             id=job.id,
@@ -431,7 +438,9 @@ class Journal(Shelf):
         if id is not None:
             found = await self.get(id)
             if found is None or not found.redrivable:
-                raise LookupError(f"no failure {id!r} that can be redriven" + (f": {found.obstacle}" if found else ""))
+                raise LookupError(
+                    f"no failure {id!r} that can be redriven" + (f": {found.obstacle}" if found else "")
+                )
             if not dry_run:
                 await self._writer.step(ask_one, id, self._now())
             return [id]

@@ -72,7 +72,9 @@ class Line:
 
     async def close(self) -> None:
         """Closes the connection when the calls before it are done. A cancellation is kept, not obeyed."""
-        closing = asyncio.get_running_loop().create_task(self._connection.close(), name="bgruntime-journal-close")
+        closing = asyncio.get_running_loop().create_task(
+            self._connection.close(), name="bgruntime-journal-close"
+        )
         await finish(closing)
 
 

@@ -71,7 +71,16 @@ def register(connection: sqlite3.Connection, owner: Owner) -> None:
     slot = next((slot for slot in range(SLOTS) if slot not in taken), 0)
     started = int(ports.current().time() * 1000)
     beat = boot_ms() if owner.leased else None
-    row = (owner.lock, slot, os.getpid(), socket.gethostname(), boot_id(), beat, started, json.dumps(owner.names))
+    row = (
+        owner.lock,
+        slot,
+        os.getpid(),
+        socket.gethostname(),
+        boot_id(),
+        beat,
+        started,
+        json.dumps(owner.names),
+    )
     owner.id, owner.slot = connection.execute(SIGN_IN, row).fetchone()
 
 

@@ -8,7 +8,16 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from bgruntime import Job
-from bgruntime.extend import Definition, Ended, JobState, JournalHost, Outcome, arguments_of, definition_of, ports
+from bgruntime.extend import (
+    Definition,
+    Ended,
+    JobState,
+    JournalHost,
+    Outcome,
+    arguments_of,
+    definition_of,
+    ports,
+)
 
 from ._batch import Ending
 from ._codec import Codec
@@ -23,7 +32,11 @@ FIRST_PAUSE_MS = 1_000  # before the first automatic redrive; each further one w
 ERRORS = 50  # attempts of which the error is kept
 RECORDED = {"interrupted", "expired", "dropped"}  # ends of ordinary jobs that nobody asked for
 
-ROWS = {JobState.DISCARDED: Row.DISCARDED, JobState.CANCELLED: Row.CANCELLED, JobState.COMPLETED: Row.COMPLETED}
+ROWS = {
+    JobState.DISCARDED: Row.DISCARDED,
+    JobState.CANCELLED: Row.CANCELLED,
+    JobState.COMPLETED: Row.COMPLETED,
+}
 
 
 class Recorder:
@@ -74,7 +87,12 @@ class Recorder:
         obstacle = described.obstacle or self._obstacle(definition)
         record, trace = self._record(job, ended, described.secrets, obstacle, self._attempts.pop(job, []))
         record.update(
-            key=self._next_key(), args=described.text, options=options_of(definition), origin=origin, run=None, owner=None
+            key=self._next_key(),
+            args=described.text,
+            options=options_of(definition),
+            origin=origin,
+            run=None,
+            owner=None,
         )
         return Ending(record=record, trace=trace)
 
@@ -93,7 +111,12 @@ class Recorder:
         return Ending(record=record, trace=trace, future=future)
 
     def _record(
-        self, job: Job[Any], ended: Ended, secrets: Secrets, obstacle: str | None, attempts: list[dict[str, Any]]
+        self,
+        job: Job[Any],
+        ended: Ended,
+        secrets: Secrets,
+        obstacle: str | None,
+        attempts: list[dict[str, Any]],
     ) -> tuple[dict[str, Any], Trace | None]:
         now = milliseconds(ports.current().time())
         row = ROWS[job.state]

@@ -160,7 +160,9 @@ class Redriver:
             raise
         return await self._send(failed, with_options(definition, failed.options), args, kwargs)
 
-    async def _send(self, failed: Failed, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
+    async def _send(
+        self, failed: Failed, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Job[Any]:
         id = self._new_id()
         self._under_way[id] = failed
         self.submitting += 1
@@ -210,7 +212,11 @@ def freed(origin: int, now: int) -> tuple[str, dict[str, Any]]:
 def with_options(definition: Definition, options: str | None) -> Definition:
     """The task with the options one job of it was submitted with."""
     kept = json.loads(options) if options else {}
-    known = {name: value for name, value in kept.items() if name in ("priority", "timeout", "max_attempts", "expires_in")}
+    known = {
+        name: value
+        for name, value in kept.items()
+        if name in ("priority", "timeout", "max_attempts", "expires_in")
+    }
     if "tags" in kept:
         known["tags"] = tuple(kept["tags"])
     own = definition.options

@@ -114,7 +114,9 @@ def migrate(connection: sqlite3.Connection) -> None:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    connection.execute("PRAGMA wal_checkpoint(FULL)").fetchall()  # a new file outlives a power cut from here on
+    connection.execute(
+        "PRAGMA wal_checkpoint(FULL)"
+    ).fetchall()  # a new file outlives a power cut from here on
 
 
 def probe(connection: sqlite3.Connection) -> None:

@@ -104,7 +104,9 @@ class Session:
         with self._turn(limit):
             self._sync(connection, full=True)
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(f"INSERT INTO job({RESCUED}) VALUES({marks}) ON CONFLICT DO NOTHING", owned)
+            connection.executemany(
+                f"INSERT INTO job({RESCUED}) VALUES({marks}) ON CONFLICT DO NOTHING", owned
+            )
             _commit(connection)
         self._check_identity()
 

@@ -28,7 +28,9 @@ PURGEABLE = "SELECT {what} FROM ended WHERE state = ? AND failed_ms < ? AND chan
 PURGE = f"DELETE FROM ended WHERE key IN ({PURGEABLE.format(what='key')} ORDER BY failed_ms LIMIT ?)"
 EXCESS = """
 DELETE FROM ended WHERE key IN (SELECT key FROM ended WHERE state = ? AND owner IS NULL ORDER BY failed_ms LIMIT ?)"""
-UNUSED_TRACES = "SELECT hash FROM trace WHERE hash NOT IN (SELECT trace FROM ended WHERE trace IS NOT NULL) LIMIT 10000"
+UNUSED_TRACES = (
+    "SELECT hash FROM trace WHERE hash NOT IN (SELECT trace FROM ended WHERE trace IS NOT NULL) LIMIT 10000"
+)
 DELETE_TRACES = """
 DELETE FROM trace WHERE hash = ? AND seen_ms < ?
 AND hash NOT IN (SELECT trace FROM ended WHERE state IN (3, 5) AND failed_ms >= ? AND trace IS NOT NULL)"""

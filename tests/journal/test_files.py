@@ -121,7 +121,10 @@ def test_an_older_file_is_brought_up_to_date_and_a_new_one_is_the_same(tmp_path)
 def test_accepting_and_ending_a_job_writes_to_no_index(tmp_path):
     connection = opened(tmp_path / "jobs.db")
     indexes = {"job_free", "job_given"}
-    pages = {name: connection.execute(f"SELECT rootpage FROM sqlite_schema WHERE name = '{name}'").fetchone()[0] for name in indexes}
+    pages = {
+        name: connection.execute(f"SELECT rootpage FROM sqlite_schema WHERE name = '{name}'").fetchone()[0]
+        for name in indexes
+    }
     assert len(set(pages.values())) == 2
 
     def images() -> dict[str, bytes]:

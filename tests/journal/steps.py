@@ -1,0 +1,57 @@
+"""Tasks and waiting, for tests of the journal."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from bgruntime import Registry, task
+
+PATIENCE = 10.0  # seconds until a fact that does not come true fails the test
+_numbers = itertools.count()
+
+
+async def until(fact: Callable[[], Any] | Callable[[], Awaitable[Any]]) -> Any:
+    """What `fact` says once that is true."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        value = fact()
+        if inspect.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"it never came true: {fact}"
+        await asyncio.sleep(0.005)
+
+
+def durable(function: Callable[..., Any], **options: Any) -> Any:
+    """A durable task under a name that no other test uses."""
+    name = options.pop("name", f"{function.__name__}-{next(_numbers)}")
+    return task(function, name=name, durable=True, **options)
+
+
+def ordinary(function: Callable[..., Any], **options: Any) -> Any:
+    """A task under a name that no other test uses."""
+    name = options.pop("name", f"{function.__name__}-{next(_numbers)}")
+    return task(function, name=name, **options)
+
+
+class Switch:
+    """Something outside that is broken until somebody repairs it."""
+
+    def __init__(self) -> None:
+        self.works = False
+        self.used: list[Any] = []
+
+    def use(self, value: Any = None) -> Any:
+        self.used.append(value)
+        if not self.works:
+            raise ConnectionError(f"no answer for {value!r}")
+        return value
+
+
+__all__ = ["Registry", "Switch", "durable", "ordinary", "until"]
