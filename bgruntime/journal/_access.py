@@ -12,7 +12,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from bgruntime import JournalUnavailable
 from bgruntime.extend import ports
 
-from ._faults import Fault, Refused, describe, fault_of, unavailable
+from ._faults import Fault, Refused, describe, fault_of
 from ._files import prepare
 from ._line import Line
 from ._owners import Owner
@@ -135,9 +135,7 @@ class Access:
 
     def refusal(self) -> JournalUnavailable:
         """What a durable submit raises now."""
-        return unavailable(
-            str(self.path), Refused((self.ill or "it is not open").removeprefix(f"journal {self.path}: "))
-        )
+        return JournalUnavailable(f"{self.ill or f'journal {self.path} is not open'}; nothing was written")
 
     # The end
 

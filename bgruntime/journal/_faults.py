@@ -84,6 +84,6 @@ def describe(path: str, error: BaseException) -> str:
 
 def unavailable(path: str, error: BaseException) -> JournalUnavailable:
     """The error a durable submit raises: nothing was written, for certain."""
-    refusal = JournalUnavailable(f"{describe(path, error)}; the job was not accepted")
+    refusal = JournalUnavailable(f"{describe(path, error)}; nothing was written")
     refusal.__cause__ = error
     return refusal

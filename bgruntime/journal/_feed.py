@@ -20,6 +20,7 @@ from ._owners import Other, name_tasks, renew
 from ._recorder import Recorder
 from ._redrive import UNFIT, with_options
 from ._states import Row
+from ._texts import storable
 from ._writer import Writer
 
 SCAN = 1.0  # seconds between two looks for the dead and for what is due
@@ -81,8 +82,13 @@ class Feed:
     async def _run(self) -> None:
         try:
             while True:
-                with contextlib.suppress(JournalUnavailable):
+                try:
                     await self._scan()
+                except JournalUnavailable:
+                    pass  # it says so itself, and will be tried again
+                except Exception as error:
+                    told = {"message": "looking for durable jobs failed", "exception": error}
+                    self._loop.call_exception_handler(told)
                 if not self._scanned or not self._taking:
                     self._scanned = True
                     self._host.nudge()
@@ -110,7 +116,7 @@ class Feed:
                 task.add_done_callback(lambda _, queue=queue: self._taken(queue))  # type: ignore[misc]
 
     async def _say_what_we_know(self) -> None:
-        names = tuple(sorted(definition.name for definition in self._host.durable()))
+        names = tuple(sorted(definition.name for definition in self._durable()))
         leased = self._access.session.owner is not None and self._access.session.owner.leased
         if names != self._names or self._owner != self._ledger.owner:
             await self._writer.step(name_tasks, self._ledger.owner, names)
@@ -118,9 +124,13 @@ class Feed:
         if leased:
             await self._writer.step(renew, self._ledger.owner)
 
+    def _durable(self) -> list[Definition]:
+        """The durable tasks of this process that can be in the file."""
+        return [one for one in self._host.durable() if storable(one.name) == one.name]
+
     def _by_queue(self) -> list[list[Definition]]:
         queues: dict[str, list[Definition]] = {}
-        for definition in self._host.durable():
+        for definition in self._durable():
             queues.setdefault(definition.options.queue, []).append(definition)
         return list(queues.values())
 

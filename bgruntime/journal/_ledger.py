@@ -14,6 +14,7 @@ from ._states import Row as State
 
 ROWS = 1_000  # of new jobs in one commit, unless one submit has more
 ENDINGS = 4_000
+RECORDS_AT_ONCE = 500  # of failures: each may have a traceback to be written out
 RECORDS = 10_000  # failures of ordinary jobs that wait for a disk that does not take them
 
 
@@ -59,6 +60,7 @@ class Ledger:
         self._dirty: dict[int, Entry] = {}
         self._checks: list[tuple[Entry, asyncio.Future[Any]]] = []
         self._endings: deque[tuple[Entry | None, Ending]] = deque()
+        self._records: deque[Ending] = deque()
         self._hurried = False
         self.dropped = 0
         self.late = 0
@@ -91,7 +93,11 @@ class Ledger:
         """A job is over: the row of `entry` goes, a record may come."""
         if entry is not None:
             self._dirty.pop(entry.key, None)
-        self._endings.append((entry, ending))
+        if entry is None and ending.record is not None:
+            self._records.append(ending)
+            self._drop_excess()
+        else:
+            self._endings.append((entry, ending))
         if ending.future is not None:
             self._hurried = True
             self.ring()
@@ -103,7 +109,19 @@ class Ledger:
     @property
     def idle(self) -> bool:
         """Is there nothing to write?"""
-        return not (self.accepts or self.steps or self._dirty or self._checks or self._endings)
+        return not (
+            self.accepts or self.steps or self._dirty or self._checks or self._endings or self._records
+        )
+
+    @property
+    def commits_due(self) -> int:
+        """How many commits it takes, at most, until all that is here now is written."""
+        rows = sum(len(accept.rows) for accept in self.accepts)
+        return 1 + max(
+            rows // ROWS + len(self.accepts) // ROWS,
+            len(self._endings) // ENDINGS,
+            len(self._records) // RECORDS_AT_ONCE,
+        )
 
     def take(self) -> Batch:
         """The next commit: new jobs first come first served, and all small things that fit."""
@@ -121,6 +139,8 @@ class Ledger:
         self._checks.clear()
         for _ in range(min(len(self._endings), ENDINGS)):
             batch.endings.append(self._fenced(*self._endings.popleft()))
+        for _ in range(min(len(self._records), RECORDS_AT_ONCE)):
+            batch.endings.append(self._records.popleft())
         batch.step = self.steps.popleft() if self.steps else None
         batch.durable = bool(batch.accepts) or self._hurried or bool(batch.step and batch.step.durable)
         self._hurried = bool(self._hurried and self._endings)
@@ -145,23 +165,19 @@ class Ledger:
         for check in batch.checks:
             settle(check.future, None)
         for ending in reversed(batch.endings):
-            self._endings.appendleft((ending.entry, ending))
+            if ending.entry is None and ending.record is not None:
+                self._records.appendleft(ending)
+            else:
+                self._endings.appendleft((ending.entry, ending))
         if batch.step is not None and not batch.step.future.done():
             self.steps.appendleft(batch.step)
         self._drop_excess()
 
     def _drop_excess(self) -> None:
-        """Keep what belongs to durable jobs, and the newest of the records."""
-        records = sum(entry is None for entry, _ in self._endings)
-        if records > RECORDS:
-            kept: deque[tuple[Entry | None, Ending]] = deque()
-            for entry, ending in self._endings:
-                if entry is None and records > RECORDS:
-                    records -= 1
-                    self.dropped += 1
-                else:
-                    kept.append((entry, ending))
-            self._endings = kept
+        """Keep the newest of the records; what belongs to durable jobs stays."""
+        while len(self._records) > RECORDS:
+            self._records.popleft()
+            self.dropped += 1
 
     def written(self, batch: Batch) -> None:
         """Tells whoever waited for the batch."""

@@ -52,16 +52,36 @@ class Line:
 
     @classmethod
     async def open(cls, path: str, before: Callable[[], None] | None = None) -> Line:
-        """Connects, after `before` was called in the connection's thread. Transactions are the caller's to begin."""
+        """Connects, after `before` was called in the connection's thread. Transactions are the caller's to begin.
 
-        def connecting(*args: Any, **kwargs: Any) -> CallableConnection:
-            if before is not None:
-                before()
-            return CallableConnection(*args, **kwargs)
+        Raises what `before` or SQLite raised, with nothing left open. So does a cancellation.
+        """
+        failures: list[BaseException] = []
+
+        def connecting(database: str, *args: Any, **kwargs: Any) -> CallableConnection:
+            # A connection that cannot be made would leave its thread behind, unwaited for: one to nothing is
+            # made instead, and closed in good order.
+            try:
+                if before is not None:
+                    before()
+                return CallableConnection(database, *args, **kwargs)
+            except BaseException as error:
+                failures.append(error)
+                return CallableConnection(":memory:", *args, **kwargs)
 
         connection = aiosqlite.connect(path, isolation_level=None, factory=connecting, cached_statements=64)
         _ends_with_the_program(connection)
-        return cls(await connection)
+        loop = asyncio.get_running_loop()
+        line = cls(connection)
+        try:
+            await finish(loop.create_task(_connect(connection), name="bgruntime-journal-open"))
+        except BaseException:
+            await line.close()
+            raise
+        if failures:
+            await line.close()
+            raise failures[0]
+        return line
 
     async def call(
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], /, *args: P.args, **kwargs: P.kwargs
@@ -76,6 +96,10 @@ class Line:
             self._connection.close(), name="bgruntime-journal-close"
         )
         await finish(closing)
+
+
+async def _connect(connection: aiosqlite.Connection) -> None:
+    _ = await connection
 
 
 async def finish(task: asyncio.Task[R]) -> R:

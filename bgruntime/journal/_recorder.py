@@ -127,8 +127,8 @@ class Recorder:
             attempts = [*attempts[:ERRORS], last] if job.attempt else attempts
         budget = self._budget(job, ended, obstacle) if row is Row.DISCARDED else 0
         return {
-            "id": job.id,
-            "task": job.task,
+            "id": storable(job.id),
+            "task": storable(job.task),
             "state": int(Row.RETRYABLE if budget else row),
             "reason": storable(job.reason or ""),
             "error": error,

@@ -18,6 +18,7 @@ from ._failures import Filter, matching
 from ._keys import milliseconds
 from ._ledger import Ledger
 from ._recorder import Recorder
+from ._texts import storable
 from ._writer import Writer
 
 PAGE = 100  # claimed at a time, and running at a time of those that were not asked for by hand
@@ -96,6 +97,9 @@ class Redriver:
         if failed is not None:
             self._write(FREED, failed.key, counted=failed.counted)
 
+    def _names(self) -> list[str]:
+        return [name for name in self._host.names() if storable(name) == name]
+
     # By itself
 
     async def run_due(self) -> None:
@@ -103,7 +107,7 @@ class Redriver:
         room = PAGE - len(self._under_way)
         if room > 0 and not self._stopped:
             now = milliseconds(ports.current().time())
-            names = json.dumps(list(self._host.names()))
+            names = json.dumps(self._names())
             await self._submit_all(await self._writer.step(claim_due, self._ledger.owner, now, names, room))
 
     # By hand
@@ -112,7 +116,7 @@ class Redriver:
         """Redrive all failures that are meant and can be, and return when the jobs are accepted."""
         jobs: list[Job[Any]] = []
         until = wanted.until or ports.current().time() + 0.001  # what fails again is not taken twice
-        wanted = replace(wanted, until=until, redrivable=True, tasks=tuple(self._host.names()))
+        wanted = replace(wanted, until=until, redrivable=True, tasks=tuple(self._names()))
         while claimed := await self._writer.step(claim_matching, self._ledger.owner, wanted):
             jobs += await self._submit_all(claimed)
         return jobs
@@ -248,4 +252,5 @@ def _claim(connection: sqlite3.Connection, owner: int, keys: list[int], counted:
         return []
     rows: list[tuple[Any, ...]] = connection.execute(CLAIM, (owner, counted, json.dumps(keys))).fetchall()
     order = {key: place for place, key in enumerate(keys)}
-    return sorted((Failed(*row, counted) for row in rows), key=lambda failed: order[failed.key])
+    claimed = (Failed(key, id, task, args, options, counted) for key, id, task, args, options in rows)
+    return sorted(claimed, key=lambda failed: order[failed.key])

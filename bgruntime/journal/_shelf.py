@@ -241,8 +241,7 @@ class Shelf:
 
     async def _settled(self) -> None:
         """Have what was said so far written, so that it is found."""
-        if not self._ledger.idle:
-            await self._writer.flush()
+        await self._writer.flush()
 
     def _now(self) -> int:
         return milliseconds(ports.current().time())

@@ -36,6 +36,7 @@ class Writer:
         self._bell: asyncio.Future[None] | None = None
         self._murmuring = False
         self._closing = False
+        self._in_flight = False
         self._task: asyncio.Task[None] | None = None
         ledger.ring, ledger.murmur = self._ring, self._murmur
 
@@ -78,10 +79,9 @@ class Writer:
     async def flush(self) -> None:
         """Returns when all that was given so far is written, or cannot be."""
         with contextlib.suppress(JournalUnavailable):
-            while self.takes:
-                await self.step(_nothing)
-                if self._ledger.idle:
-                    return
+            if self._in_flight or not self._ledger.idle:
+                for _ in range(self._ledger.commits_due):
+                    await self.step(_nothing)
 
     async def close(self) -> None:
         """Writes what is left, for at most 2 s, and closes in every case. Never raises."""
@@ -156,11 +156,13 @@ class Writer:
 
     async def _write_next(self) -> None:
         if self._ledger.idle:
-            await self._heard()
+            if not self._closing:
+                await self._heard()
             return
         batch = self._ledger.take()
         if not batch:
             return
+        self._in_flight = True
         try:
             await self._access.write(self._access.session.write, batch, self._patience(batch))
         except Exception as error:
@@ -168,6 +170,9 @@ class Writer:
         else:
             self.commits += 1
             self._ledger.written(batch)
+        finally:
+            self._in_flight = False
+        if batch.accepts:
             await asyncio.sleep(0)  # who was answered just now may submit again, into the same commit
 
     def _patience(self, batch: Batch) -> float:

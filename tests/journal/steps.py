@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import itertools
 import time
+import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from bgruntime import Registry, task
 
 PATIENCE = 10.0  # seconds until a fact that does not come true fails the test
-_numbers = itertools.count()
 
 
 async def until(fact: Callable[[], Any] | Callable[[], Awaitable[Any]]) -> Any:
@@ -30,13 +29,13 @@ async def until(fact: Callable[[], Any] | Callable[[], Awaitable[Any]]) -> Any:
 
 def durable(function: Callable[..., Any], **options: Any) -> Any:
     """A durable task under a name that no other test uses."""
-    name = options.pop("name", f"{function.__name__}-{next(_numbers)}")
+    name = options.pop("name", f"{function.__name__}-{uuid.uuid4().hex[:12]}")
     return task(function, name=name, durable=True, **options)
 
 
 def ordinary(function: Callable[..., Any], **options: Any) -> Any:
     """A task under a name that no other test uses."""
-    name = options.pop("name", f"{function.__name__}-{next(_numbers)}")
+    name = options.pop("name", f"{function.__name__}-{uuid.uuid4().hex[:12]}")
     return task(function, name=name, **options)
 
 

@@ -1,0 +1,513 @@
+"""Whatever is wrong with the file: ordinary work goes on, durable submits say so, and it mends by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bgruntime import AcceptUnknown, JournalUnavailable, Runtime
+from bgruntime.extend import JournalDegraded, JournalRecovered
+from bgruntime.journal import _access, _session, _writer
+
+from .programs import line_of, program, started
+from .steps import Switch, durable, ordinary, until
+
+
+class Ear:
+    """Hears of the journal's troubles."""
+
+    listens_to = (JournalDegraded, JournalRecovered)
+
+    def __init__(self) -> None:
+        self.heard: list[Any] = []
+
+    def on_event(self, event: Any) -> None:
+        self.heard.append(event)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [type(event).__name__ for event in self.heard]
+
+
+async def work(n: int = 0) -> int:
+    return n
+
+
+async def goes_on(rt: Runtime) -> None:
+    """Ordinary work is not touched, and its failures are no trouble."""
+    switch = Switch()
+
+    async def fail() -> None:
+        switch.use()
+
+    assert await (await rt.submit(work, 5)) == 5
+    job = await rt.submit(ordinary(fail))
+    await job.wait()
+
+
+async def refuses(rt: Runtime, complaint: str) -> None:
+    """A durable submit fails fast, and says why."""
+    began = time.monotonic()
+    with pytest.raises(JournalUnavailable, match=complaint):
+        await rt.submit(durable(work))
+    assert time.monotonic() - began < 1
+    health = rt.health()
+    assert health.status != "pass"
+    assert any("journal" in reason for reason in health.reasons)
+
+
+async def takes_again(rt: Runtime) -> None:
+    """It is well by itself, and then everything is as before."""
+
+    async def accepted() -> bool:
+        with contextlib.suppress(JournalUnavailable):
+            assert await (await rt.submit(durable(work), 7)) == 7
+            return True
+        return False
+
+    await until(accepted)
+    assert rt.health().status == "pass"
+
+
+def a_journal(path: Path) -> None:
+    """A file as a runtime leaves it."""
+
+    async def main() -> None:
+        async with Runtime(journal=path):
+            pass
+
+    asyncio.run(main())
+
+
+BAD_FILES = {
+    "text": (lambda path: path.write_bytes(b"hello\n" * 1000), "not an SQLite database"),
+    "foreign": (lambda path: foreign(path), "another application"),
+    "newer": (lambda path: newer(path), "schema version 99"),
+    "truncated": (lambda path: truncated(path), "corrupt|not an SQLite"),
+    "directory": (lambda path: path.mkdir(), "not a regular file"),
+}
+
+
+def foreign(path: Path) -> None:
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE job(a, b)")
+    connection.commit()
+    connection.close()
+
+
+def newer(path: Path) -> None:
+    a_journal(path)
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version=99")
+    connection.close()
+
+
+def truncated(path: Path) -> None:
+    a_journal(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 // 4096 * 4096])
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_file_that_must_not_be_written_keeps_its_bytes_and_the_application_runs(run, path, kind):
+    make, complaint = BAD_FILES[kind]
+    make(path)
+    before = path.read_bytes() if path.is_file() else None
+
+    async def main():
+        ear = Ear()
+        async with Runtime(journal=path, observers=[ear]) as rt:
+            await refuses(rt, complaint)
+            await goes_on(rt)
+            assert ear.kinds == ["JournalDegraded"]
+            with pytest.raises(JournalUnavailable):
+                await rt.journal.failures()
+        if before is not None:
+            assert path.read_bytes() == before
+
+    run(main)
+
+
+def test_a_file_that_was_put_right_is_used_without_a_restart(run, path, rows):
+    path.write_bytes(b"hello\n" * 1000)
+
+    async def main():
+        ear = Ear()
+        async with Runtime(journal=path, observers=[ear]) as rt:
+            await refuses(rt, "not an SQLite database")
+            await goes_on(rt)
+            path.unlink()
+            await takes_again(rt)
+            assert ear.kinds == ["JournalDegraded", "JournalRecovered"]
+            assert [one.error for one in await rt.journal.failures()] == ["ConnectionError"]  # told meanwhile
+
+    run(main)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that waits a quarter of a second where it would wait for five."""
+    monkeypatch.setattr(_access, "LOCK_LIMIT", 0.25)
+    monkeypatch.setattr(_writer, "LOCK_LIMIT", 0.25)
+    monkeypatch.setattr(_writer, "ACCEPT_LIMIT", 0.25)
+    monkeypatch.setattr(_writer, "GRACE", 0.25)
+
+
+HOLD = program("""
+import fcntl
+fd = os.open(sys.argv[1] + ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+fcntl.flock(fd, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+""")
+
+
+def test_a_lock_that_is_held_fails_accepts_at_their_limit_and_names_the_holder(run, path, impatient):
+    async def main():
+        ear = Ear()
+        async with Runtime(journal=path, observers=[ear]) as rt:
+            with started(HOLD, path) as holder:
+                assert line_of(holder) == "held"
+                os.kill(holder.pid, signal.SIGSTOP)
+                began = time.monotonic()
+                with pytest.raises(JournalUnavailable, match=f"pid {holder.pid}"):
+                    await rt.submit(durable(work))
+                assert time.monotonic() - began < 2
+                await refuses(rt, f"pid {holder.pid}")
+                await goes_on(rt)
+            await takes_again(rt)
+            assert ear.kinds == ["JournalDegraded", "JournalRecovered"]
+
+    run(main)
+
+
+def test_whoever_waits_less_long_for_a_lock_is_accepted_when_it_comes_free(run, path):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            with started(HOLD, path) as holder:
+                assert line_of(holder) == "held"
+                submitting = asyncio.ensure_future(rt.submit(durable(work), 3))
+                await asyncio.sleep(0.05)
+                assert not submitting.done()
+            assert await (await submitting) == 3
+
+    run(main)
+
+
+def test_a_stranger_that_locks_the_database_itself_is_waited_out(run, path):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            stranger = sqlite3.connect(path, isolation_level=None)
+            stranger.execute("BEGIN IMMEDIATE")
+            submitting = asyncio.ensure_future(rt.submit(durable(work), 3))
+            await until(lambda: rt.journal.problems())
+            stranger.execute("ROLLBACK")
+            stranger.close()
+            with contextlib.suppress(JournalUnavailable):
+                await (await submitting)
+            await takes_again(rt)
+
+    run(main)
+
+
+def test_a_full_disk_fails_durable_submits_and_keeps_the_newest_failures_until_there_is_room(run, path):
+    async def main():
+        ear = Ear()
+        async with Runtime(journal=path, observers=[ear]) as rt:
+            access = rt.journal._access
+            big = "x" * 200_000
+
+            async def never(text: str) -> None: ...
+
+            pages = await access.write(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+            await access.write(lambda c: c.execute(f"PRAGMA max_page_count={pages}").fetchone())
+            with pytest.raises(JournalUnavailable, match="disk full"):
+                await rt.submit(durable(never), big)
+            await goes_on(rt)
+            await access.write(lambda c: c.execute("PRAGMA max_page_count=1000000").fetchone())
+            await takes_again(rt)
+            assert [one.error for one in await rt.journal.failures()] == ["ConnectionError"]
+            assert ear.kinds == ["JournalDegraded", "JournalRecovered"]
+
+    run(main)
+
+
+def test_a_file_that_became_read_only_is_noticed_and_used_again_when_it_is_not(run, path):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            await rt.drain()  # so that nobody but the submit finds out
+            await rt.journal._access.write(lambda c: c.execute("PRAGMA query_only=ON").fetchall())
+            with pytest.raises(JournalUnavailable, match="read-only"):
+                await rt.submit(durable(work))
+            await goes_on(rt)
+            await takes_again(rt)  # on a new connection
+
+    run(main)
+
+
+def test_failure_records_that_nobody_takes_are_bounded_and_what_is_lost_is_counted(run, path, monkeypatch):
+    from bgruntime.journal import _ledger
+
+    monkeypatch.setattr(_ledger, "RECORDS", 20)
+    path.write_bytes(b"hello\n" * 1000)
+
+    async def main():
+        async def fail(n: int) -> None:
+            raise ValueError(n)
+
+        task = ordinary(fail)
+        async with Runtime(journal=path) as rt:
+            for n in range(50):
+                await rt.submit(task, n)
+            await rt.drain()
+            assert any("30 failure records were dropped" in problem for problem in rt.journal.problems())
+            path.unlink()
+            await until(lambda: rt.journal._writer.takes)
+            assert {one.message for one in await rt.journal.failures()} == {str(n) for n in range(30, 50)}
+            assert (await rt.journal.stats()).dropped == 30
+
+    run(main)
+
+
+# The file is taken away under a runtime
+
+
+def unlinked(path: Path) -> None:
+    path.unlink()
+
+
+def log_unlinked(path: Path) -> None:
+    path.with_name(path.name + "-wal").unlink()
+
+
+def index_unlinked(path: Path) -> None:
+    path.with_name(path.name + "-shm").unlink()
+
+
+def replaced(path: Path) -> None:
+    other = path.with_name("other.db")
+    a_journal(other)
+    os.replace(other, path)
+
+
+def directory_removed(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def directory_renamed(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("renamed"))
+
+
+@pytest.mark.parametrize(
+    "take_away", [unlinked, log_unlinked, index_unlinked, replaced, directory_removed, directory_renamed]
+)
+def test_no_accept_is_answered_from_a_file_that_is_gone_and_nothing_accepted_is_lost(run, tmp_path, take_away):
+    path = tmp_path / "inside" / "jobs.db"
+
+    def found() -> set[str]:
+        connection = sqlite3.connect(path)
+        try:
+            return {id for (id,) in connection.execute("SELECT id FROM job")}
+        finally:
+            connection.close()
+
+    async def main():
+        gate = asyncio.Event()
+
+        async def wait(n: int) -> None:
+            await gate.wait()
+
+        task = durable(wait)
+        async with Runtime(journal=path) as rt:
+            before = await rt.submit(task, 1)
+            await asyncio.to_thread(take_away, path)  # another loop runs in there
+            ids = {before.id}
+            for _ in range(2):
+                with contextlib.suppress(JournalUnavailable, AcceptUnknown):
+                    ids.add((await rt.submit(task, 2)).id)
+                    break
+            await until(lambda: rt.journal._writer.takes)
+            after = await rt.submit(task, 3)
+            assert found() >= ids | {after.id}
+            gate.set()
+            await rt.drain()
+            await until(lambda: not found())
+
+    run(main)
+
+
+# The disk fails in the middle of a commit
+
+
+def disk_error() -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    error.sqlite_errorname = "SQLITE_IOERR_FSYNC"
+    return error
+
+
+class Failing:
+    """A commit that fails, before it is made or after."""
+
+    def __init__(self, *, made: bool, times: int = 1) -> None:
+        self.made = made
+        self.left = times
+        self._commit = _session._commit
+
+    def __call__(self, connection: sqlite3.Connection) -> None:
+        if not self.left or not connection.execute("SELECT 1 FROM job").fetchone():
+            self._commit(connection)
+            return
+        self.left -= 1
+        if self.made:
+            self._commit(connection)
+        else:
+            connection.execute("ROLLBACK")
+        from bgruntime.journal._faults import CommitUnknown
+
+        raise CommitUnknown("the disk failed during a commit: disk I/O error") from disk_error()
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["not made", "made"])
+def test_a_commit_that_failed_half_way_is_looked_up_before_it_is_answered(run, path, monkeypatch, made):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            monkeypatch.setattr(_session, "_commit", Failing(made=made))
+            if made:
+                assert await (await rt.submit(durable(work), 4)) == 4
+            else:
+                with pytest.raises(JournalUnavailable, match="input/output"):
+                    await rt.submit(durable(work), 4)
+            await takes_again(rt)
+            assert (await rt.journal.stats()).errors >= 1
+
+    run(main)
+
+
+def test_a_commit_that_cannot_be_looked_up_is_answered_with_its_id(run, path, monkeypatch):
+    async def main():
+        seen = []
+
+        async def look(n: int) -> None:
+            seen.append(n)
+
+        async with Runtime(journal=path) as rt:
+            monkeypatch.setattr(_session, "_commit", Failing(made=True))
+            original = _access.Access.open
+            broken = [True]
+
+            async def open(self):
+                if broken[0]:
+                    raise disk_error()
+                await original(self)
+
+            monkeypatch.setattr(_access.Access, "open", open)
+            with pytest.raises(AcceptUnknown) as caught:
+                await rt.submit(durable(look), 4)
+            broken[0] = False
+            await until(lambda: rt.journal._writer.takes)
+            await until(lambda: seen == [4])  # it was there, so it runs
+            await until(lambda: _over(rt, caught.value.id))
+
+    run(main)
+
+
+async def _over(rt: Runtime, id: str) -> bool:
+    return await rt.journal.get(id) is None
+
+
+def test_a_disk_that_hangs_leaves_the_loop_alone_and_the_answer_open(run, path, monkeypatch, impatient):
+    async def main():
+        release = threading.Event()
+        write = _session.Session.write
+        seen = []
+
+        async def look(n: int) -> None:
+            seen.append(n)
+
+        def hang(self, connection, batch, limit):
+            if batch.accepts:
+                release.wait(10)
+            return write(self, connection, batch, limit)
+
+        async with Runtime(journal=path) as rt:
+            monkeypatch.setattr(_session.Session, "write", hang)
+            with pytest.raises(AcceptUnknown):
+                await rt.submit(durable(look), 1)
+            assert await (await rt.submit(work, 5)) == 5
+            release.set()
+            await until(lambda: seen == [1])
+
+    run(main)
+
+
+# One row, or one caller
+
+
+def test_a_row_that_cannot_be_written_fails_alone(run, path):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            good, bad = durable(work), durable(work, name="bad \ud800 name")
+            answers = await asyncio.gather(
+                rt.submit(good, 1), rt.submit(bad, 2), rt.submit(good, 3), return_exceptions=True
+            )
+            assert [await answers[0], await answers[2]] == [1, 3]
+            assert "cannot be written" in str(answers[1])
+
+    run(main)
+
+
+@pytest.fixture
+def slow_commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
+    """Commits of new jobs wait for one release each."""
+    allowed = threading.Semaphore(0)
+    write = _session.Session.write
+
+    def wait(self, connection, batch, limit):
+        if batch.accepts:
+            assert allowed.acquire(timeout=10)
+        return write(self, connection, batch, limit)
+
+    monkeypatch.setattr(_session.Session, "write", wait)
+    yield allowed
+    for _ in range(100):
+        allowed.release()
+
+
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10])
+def test_p02_a_cancelled_durable_submit_withdraws_its_job_wherever_it_stood(run, path, rows, slow_commits, turns):
+    async def main():
+        seen = []
+
+        async def look(n: int) -> None:
+            seen.append(n)
+
+        task = durable(look)
+        async with Runtime(journal=path) as rt:
+            submitting = asyncio.ensure_future(rt.submit(task, 1))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            submitting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await submitting
+            for _ in range(3):
+                slow_commits.release()
+            await (await rt.submit(task, 2))
+            await rt.journal._writer.flush()
+            assert seen == [2]
+            assert rows("SELECT count(*) FROM job") == [(0,)]
+            assert rt.stats().waiting == 0
+            assert (await rt.journal.stats()).late == 0
+
+    run(main)
