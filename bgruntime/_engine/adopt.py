@@ -52,7 +52,8 @@ def _place(engine: Supervisor, adopted: Adopted) -> None:
     job = new_job(engine, entry, adopted.args, adopted.kwargs)
     job._context = contexts.fresh(())
     job._id = adopted.id
-    engine.named.setdefault(adopted.id, job)
+    if adopted.id not in engine.named:
+        engine.named[adopted.id] = job
     job._attempt = adopted.attempt
     job._get_more().tags = adopted.tags
     now = engine.clock()

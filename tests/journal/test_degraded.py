@@ -302,7 +302,8 @@ def replaced(path: Path) -> None:
 
 
 def directory_removed(path: Path) -> None:
-    shutil.rmtree(path.parent)
+    while path.parent.exists():  # somebody may make a file in it meanwhile
+        shutil.rmtree(path.parent, ignore_errors=True)
 
 
 def directory_renamed(path: Path) -> None:
