@@ -106,7 +106,9 @@ class JobContext:
         """A structlog logger bound to the job's id, task and attempt."""
         import structlog
 
-        return structlog.get_logger("bgruntime.job").bind(job_id=self.id, task=self.task, attempt=self.attempt)
+        return structlog.get_logger("bgruntime.job").bind(
+            job_id=self.id, task=self.task, attempt=self.attempt
+        )
 
     async def enter(self, manager: AbstractAsyncContextManager[T]) -> T:
         """Enter *manager* now and leave it when the attempt ends, however it ends."""

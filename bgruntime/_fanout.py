@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from ._engine.admit import admit, admit_nested, admit_reserved, room_for, wait_for_room
@@ -325,9 +326,11 @@ class _Flow:
                 self._fail(error)
                 return
             line = request[0].queue
-            full = line.waiting + line.later >= line.size and not line.has_room(self._engine, room_for(request[0]))
+            full = line.waiting + line.later >= line.size and not line.has_room(
+                self._engine, room_for(request[0])
+            )
             if not self._nested and (full or line.room or request[0].options.durable):
-                self._feeder = self._help(self._submit_waiting(request))
+                self._feeder = self._help(self._submit_waiting(request), request[1])
                 if self._feeder is not None:
                     return
                 continue
@@ -407,9 +410,19 @@ class _Flow:
         elif inspect.isasyncgen(source):
             await source.aclose()
 
-    def _help(self, coroutine: Any) -> asyncio.Task[Any] | None:
+    def _help(self, coroutine: Any, origin: Any = None) -> asyncio.Task[Any] | None:
         task = self._engine.help(coroutine, "bgruntime fan-out", self._context.copy())
-        return None if task.done() else task
+        if task.done():
+            return None
+        task.add_done_callback(partial(self._feeder_ended, origin))
+        return task
+
+    def _feeder_ended(self, origin: Any, task: asyncio.Task[Any]) -> None:
+        """A feeder that is cancelled before its first step runs no line of its own clean-up."""
+        if self._feeder is task:
+            close_refused(origin)
+            self._feeder = None
+            self._wake()
 
 
 def zipped(iterables: tuple[Any, ...]) -> Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]:

@@ -52,7 +52,9 @@ class Group:
     @overload
     async def submit(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     @overload
-    async def submit(self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    async def submit(
+        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
     @overload
     async def submit(self, task: Awaitable[R], /) -> Job[R]: ...
     @overload
@@ -71,7 +73,9 @@ class Group:
     @overload
     def submit_nowait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     @overload
-    def submit_nowait(self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    def submit_nowait(
+        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
     @overload
     def submit_nowait(self, task: Awaitable[R], /) -> Job[R]: ...
     @overload
@@ -181,7 +185,9 @@ class Group:
     def _check_open(self, task: Any) -> None:
         if self._state != "open":
             close_refused(task)
-            hint = {"new": "enter it first", "failing": "a job of it has failed"}.get(self._state, "it has ended")
+            hint = {"new": "enter it first", "failing": "a job of it has failed"}.get(
+                self._state, "it has ended"
+            )
             raise RuntimeError(f"this group takes no jobs: {hint}")
 
     def __repr__(self) -> str:

@@ -27,7 +27,9 @@ def run(main: Coroutine[Any, Any, T] | Callable[[], Awaitable[T]], *, debug: boo
     if asyncio._get_running_loop() is not None:
         if inspect.iscoroutine(main):
             main.close()
-        raise RuntimeError("run() cannot be called while an event loop runs in this thread: await main instead")
+        raise RuntimeError(
+            "run() cannot be called while an event loop runs in this thread: await main instead"
+        )
     with asyncio.Runner(debug=debug, loop_factory=_loop_factory()) as runner:
         return runner.run(_watched(main))
 

@@ -44,7 +44,17 @@ from ._model.reports import Health, RuntimeStats, ShutdownReport
 from ._model.states import JobState
 from ._parts import ports
 from ._parts.spelling import did_you_mean
-from ._task import Call, Registry, Task, close_refused, definition_of, mark_accepted, registry as default_registry
+from ._task import (
+    Call,
+    Registry,
+    Task,
+    close_refused,
+    definition_of,
+    mark_accepted,
+)
+from ._task import (
+    registry as default_registry,
+)
 
 if TYPE_CHECKING:
     from .settings import RuntimeSettings
@@ -52,7 +62,14 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_OPTIONS = (*(field.name for field in fields(Limits)), "queues", "journal", "registry", "observers", "middleware")
+_OPTIONS = (
+    *(field.name for field in fields(Limits)),
+    "queues",
+    "journal",
+    "registry",
+    "observers",
+    "middleware",
+)
 _NO_LIMIT = Shutdown()
 
 
@@ -199,7 +216,11 @@ class Runtime:
             raise interrupted
 
     async def stop(
-        self, *, drain: float | None = ..., cancel: float = ..., close: float = ...  # type: ignore[assignment]
+        self,
+        *,
+        drain: float | None = ...,
+        cancel: float = ...,
+        close: float = ...,  # type: ignore[assignment]
     ) -> ShutdownReport:
         """Stop in phases: take no new work, wait for the old, cancel what is left, close.
 
@@ -266,7 +287,9 @@ class Runtime:
     @overload
     async def submit(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     @overload
-    async def submit(self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    async def submit(
+        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
     @overload
     async def submit(self, task: Awaitable[R], /) -> Job[R]: ...
     @overload
@@ -321,7 +344,9 @@ class Runtime:
     @overload
     def submit_nowait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     @overload
-    def submit_nowait(self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
+    def submit_nowait(
+        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Job[R]: ...
     @overload
     def submit_nowait(self, task: Awaitable[R], /) -> Job[R]: ...
     @overload
@@ -341,7 +366,9 @@ class Runtime:
                 return admit(engine, entry, args, kwargs)
         return self._submit_nowait(task, args, kwargs, None)
 
-    def _submit_nowait(self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any) -> Job[Any]:
+    def _submit_nowait(
+        self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any
+    ) -> Job[Any]:
         try:
             entry = self._entry(task, args, kwargs)
             if entry.options.durable:
@@ -411,7 +438,9 @@ class Runtime:
         context: Context,
     ) -> None:
         """On the loop: submit what another thread has sent, and let the future follow the job."""
-        engine.help(self._submit_outside(engine, future, task, args, kwargs), "bgruntime submit_threadsafe", context)
+        engine.help(
+            self._submit_outside(engine, future, task, args, kwargs), "bgruntime submit_threadsafe", context
+        )
 
     async def _submit_outside(
         self,
@@ -620,7 +649,10 @@ class Runtime:
 
     @overload
     async def gather(
-        self, *calls: Call[R] | Awaitable[R], limit: int | None = None, return_exceptions: Literal[False] = False
+        self,
+        *calls: Call[R] | Awaitable[R],
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
     async def gather(
@@ -672,7 +704,9 @@ class Runtime:
         """The job of that id, live or among the last that ended; None if it is not known."""
         return find_job(self._running(even_closed=True), id)
 
-    def jobs(self, *, state: str | JobState | None = None, task: str | Task[..., Any] | None = None) -> list[Job[Any]]:
+    def jobs(
+        self, *, state: str | JobState | None = None, task: str | Task[..., Any] | None = None
+    ) -> list[Job[Any]]:
         """The live jobs and the last that ended, of that *state* and *task* (or its name) where given.
 
         Raises:
@@ -784,10 +818,14 @@ class Runtime:
     def __repr__(self) -> str:
         engine = self._engine
         if engine is None:
-            return f"<Runtime new: concurrency {self._limits.concurrency}, queue size {self._limits.queue_size}>"
+            return (
+                f"<Runtime new: concurrency {self._limits.concurrency}, queue size {self._limits.queue_size}>"
+            )
         queued = sum(line.waiting + line.nested + line.later for line in engine.lines.values())
         size = sum(line.size for line in engine.lines.values())
-        return f"<Runtime {engine.phase}: {engine.in_use}/{engine.limit} slots in use, {queued}/{size} queued>"
+        return (
+            f"<Runtime {engine.phase}: {engine.in_use}/{engine.limit} slots in use, {queued}/{size} queued>"
+        )
 
 
 class _Follow:

@@ -222,7 +222,9 @@ def _make_task(given: Mapping[str, Any], fn: Callable[..., Any]) -> Task[..., An
     return made
 
 
-def define(fn: Callable[..., Any], options: TaskOptions, *, name: str | None = None, kept: bool = False) -> Definition:
+def define(
+    fn: Callable[..., Any], options: TaskOptions, *, name: str | None = None, kept: bool = False
+) -> Definition:
     """How the engine sees *fn*.
 
     Raises:
@@ -234,7 +236,9 @@ def define(fn: Callable[..., Any], options: TaskOptions, *, name: str | None = N
         raise TypeError(f"a task is a function or another callable, got {fn!r}")
     core = _core(fn)
     if inspect.isgeneratorfunction(core) or inspect.isasyncgenfunction(core):
-        raise TypeError(f"{_home(fn)} is a generator function: a job returns one value; make it a plain or async function")
+        raise TypeError(
+            f"{_home(fn)} is a generator function: a job returns one value; make it a plain or async function"
+        )
     _check_redacted(fn, options)
     # What says that it returns an awaitable is called on the loop, where it can make one.
     threaded = not (inspect.iscoroutinefunction(core) or _returns_awaitable(core))
@@ -266,7 +270,9 @@ def definition_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     if inspect.iscoroutine(what):
         return _of_coroutine(what, args, kwargs)
     if inspect.isawaitable(what):
-        raise TypeError(f"submit takes a task, a function or a coroutine object, got {what!r}, which has started already")
+        raise TypeError(
+            f"submit takes a task, a function or a coroutine object, got {what!r}, which has started already"
+        )
     # Only module-level functions are remembered: a lambda made per call would pile up.
     memorable = inspect.isfunction(what) and "<" not in what.__qualname__
     if memorable and what in _remembered:
@@ -279,9 +285,13 @@ def definition_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 def _of_coroutine(coroutine: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Definition:
     if coroutine in _accepted_coroutines or inspect.getcoroutinestate(coroutine) != inspect.CORO_CREATED:
-        raise TypeError(f"the coroutine object {coroutine.__qualname__} was submitted or started before: it can run once")
+        raise TypeError(
+            f"the coroutine object {coroutine.__qualname__} was submitted or started before: it can run once"
+        )
     if args or kwargs:
-        raise TypeError(f"the coroutine object {coroutine.__qualname__} has its arguments already; submit the function instead")
+        raise TypeError(
+            f"the coroutine object {coroutine.__qualname__} has its arguments already; submit the function instead"
+        )
     frame = coroutine.cr_frame
     module = frame.f_globals.get("__name__", "?") if frame is not None else "?"
     name = f"{_module_name(module)}:{coroutine.__qualname__}"
@@ -388,10 +398,14 @@ def _check_durable(name: str, fn: Callable[..., Any], options: TaskOptions, give
     if given_name is None and "<" in name:
         raise ValueError(f"durable task {name} needs a name that another process can find: task(name=...)")
     if options.redact:
-        raise ValueError(f"durable task {name} cannot redact {', '.join(options.redact)}: its arguments must be stored")
+        raise ValueError(
+            f"durable task {name} cannot redact {', '.join(options.redact)}: its arguments must be stored"
+        )
     secrets = [parameter for parameter, kind in _annotations(fn).items() if _is_secret(kind)]
     if secrets:
-        raise ValueError(f"durable task {name} cannot store the secret {', '.join(secrets)}: pass a key to it instead")
+        raise ValueError(
+            f"durable task {name} cannot store the secret {', '.join(secrets)}: pass a key to it instead"
+        )
 
 
 def _annotations(fn: Callable[..., Any]) -> dict[str, Any]:

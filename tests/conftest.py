@@ -34,7 +34,6 @@ def run(request: pytest.FixtureRequest) -> QuietRun:
 def clock() -> Iterator[FakeClock]:
     """A fake clock under the runtimes that are entered in this test: `await clock.advance(seconds)`."""
     from bgruntime.extend import ports
-
     from tests.fake_clock import FakeClock
 
     fake = FakeClock()

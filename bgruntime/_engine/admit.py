@@ -30,7 +30,10 @@ _SHORT_LIVED = {
     ("starlette", "WebSocket"): "the values you need from it",
     ("starlette", "UploadFile"): "its content, or the path of a copy: the file is closed with the request",
     ("sqlalchemy", "Session"): "the keys of the rows, and open a session in the job: Resource(make_session)",
-    ("sqlalchemy", "AsyncSession"): "the keys of the rows, and open a session in the job: Resource(make_session)",
+    (
+        "sqlalchemy",
+        "AsyncSession",
+    ): "the keys of the rows, and open a session in the job: Resource(make_session)",
     ("sqlalchemy", "scoped_session"): "the keys of the rows, and open a session in the job",
     ("sqlalchemy", "async_scoped_session"): "the keys of the rows, and open a session in the job",
 }

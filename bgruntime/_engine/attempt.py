@@ -66,7 +66,17 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
         if job._id is None:
             job._id = next(engine.sequence)
         engine.recent.append(
-            (entry, job._id, COMPLETED, SUCCEEDED, job._attempt, started - job._since, ended - started, ended, None)
+            (
+                entry,
+                job._id,
+                COMPLETED,
+                SUCCEEDED,
+                job._attempt,
+                started - job._since,
+                ended - started,
+                ended,
+                None,
+            )
         )
         waiters = job._waiters
         job._waiters = OVER
@@ -84,9 +94,7 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
         engine.pump()
 
 
-async def _leave(
-    exits: Any, value: Any, failure: BaseException | None
-) -> tuple[Any, BaseException | None]:
+async def _leave(exits: Any, value: Any, failure: BaseException | None) -> tuple[Any, BaseException | None]:
     """Close what the attempt entered, last first, as leaving the ``async with`` of each would."""
     try:
         async with exits:
@@ -97,7 +105,9 @@ async def _leave(
     return value, None
 
 
-def finish(engine: Supervisor, job: Job[Any], value: Any, failure: BaseException | None, ended: float) -> None:
+def finish(
+    engine: Supervisor, job: Job[Any], value: Any, failure: BaseException | None, ended: float
+) -> None:
     """The end of an attempt in full: slot, outcome, verdict, and what follows from it."""
     release(engine, job)
     if isinstance(failure, KeyboardInterrupt):

@@ -49,7 +49,11 @@ def name_the_end(stop: Stop | None, failure: BaseException | None) -> Outcome:
 
 
 def decide(
-    outcome: Outcome, stop: Stop | None, failure: BaseException | None, options: TaskOptions, state: AttemptState
+    outcome: Outcome,
+    stop: Stop | None,
+    failure: BaseException | None,
+    options: TaskOptions,
+    state: AttemptState,
 ) -> Verdict:
     """The verdict on an attempt that ended with *outcome*, raised *failure* and was stopped by *stop*."""
     match outcome:
@@ -60,14 +64,18 @@ def decide(
         case Outcome.CANCELLED | Outcome.INTERRUPTED if stop is not None:
             return Verdict(outcome, JobState.CANCELLED, stop.reason)
         case Outcome.CANCELLED:
-            return Verdict(outcome, JobState.CANCELLED, failure.reason if isinstance(failure, Cancel) else "self")
+            return Verdict(
+                outcome, JobState.CANCELLED, failure.reason if isinstance(failure, Cancel) else "self"
+            )
         case Outcome.DISCARDED:
             assert isinstance(failure, Discard)
             return Verdict(outcome, JobState.DISCARDED, failure.reason)
         case Outcome.SNOOZED:
             assert isinstance(failure, Snooze)
             return Verdict(outcome, JobState.RETRYABLE, "snoozed", failure.seconds, counts=False)
-        case Outcome.RETRIED | Outcome.FAILED | Outcome.TIMED_OUT if _may_run_again(outcome, failure, options, state):
+        case Outcome.RETRIED | Outcome.FAILED | Outcome.TIMED_OUT if _may_run_again(
+            outcome, failure, options, state
+        ):
             return Verdict(outcome, JobState.RETRYABLE, str(outcome), _delay(failure, options, state))
         case Outcome.RETRIED:
             return Verdict(outcome, JobState.DISCARDED, "failed")
@@ -101,4 +109,3 @@ def _is_cancellation(failure: BaseException | None) -> bool:
     if isinstance(failure, BaseExceptionGroup):
         return failure.split(asyncio.CancelledError)[1] is None
     return isinstance(failure, asyncio.CancelledError)
-

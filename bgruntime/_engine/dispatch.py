@@ -211,9 +211,17 @@ def start(engine: Supervisor, job: Job[Any]) -> None:
     context = job._context
     assert context is not None
     if engine.eager:
-        task = asyncio.Task(  # type: ignore[call-overload]
-            attempt(engine, job), loop=engine.loop, name=entry.name, context=context.copy(), eager_start=True
-        ) if engine.plain_tasks else engine.make_task(attempt(engine, job), entry.name, context.copy())
+        task = (
+            asyncio.Task(  # type: ignore[call-overload]
+                attempt(engine, job),
+                loop=engine.loop,
+                name=entry.name,
+                context=context.copy(),
+                eager_start=True,
+            )
+            if engine.plain_tasks
+            else engine.make_task(attempt(engine, job), entry.name, context.copy())
+        )
         if task.done():
             return
     else:
@@ -311,4 +319,3 @@ def thread_returned(engine: Supervisor) -> None:
     while engine.short_of_threads:
         list_line(engine, engine.short_of_threads.popleft())
     kick(engine)
-

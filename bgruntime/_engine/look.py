@@ -23,7 +23,10 @@ def find_job(engine: Supervisor, id: str) -> Job[Any] | None:
         return job
     engine.fold()
     number = engine.ids.decode(id)
-    return next((_of_record(one) for one in reversed(engine.ring) if one.id == id or one.id == number is not None), None)
+    return next(
+        (_of_record(one) for one in reversed(engine.ring) if one.id == id or one.id == number is not None),
+        None,
+    )
 
 
 def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> list[Job[Any]]:
@@ -47,7 +50,9 @@ def _of_record(record: Record) -> Job[Any]:
     job: Job[Any] = object.__new__(Job)
     job._entry, job._id, job._state, job._attempt = record.entry, record.id, record.state, record.attempt
     job._reason, job._value, job._waiters = record.reason, GONE, OVER
-    job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = job._started = None
+    job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = job._started = (
+        None
+    )
     return job
 
 
@@ -115,7 +120,13 @@ def _queue_stats(engine: Supervisor, line: Line) -> QueueStats:
 def health_of(engine: Supervisor | None) -> Health:
     """Whether it is well: each thing that is not is named."""
     phase = "new" if engine is None else engine.phase
-    checks = [Check("phase", "pass" if phase == "running" else "fail", "" if phase == "running" else f"the runtime is {phase}")]
+    checks = [
+        Check(
+            "phase",
+            "pass" if phase == "running" else "fail",
+            "" if phase == "running" else f"the runtime is {phase}",
+        )
+    ]
     if engine is not None:
         if engine.stuck:
             without = len(engine.stuck_without_slot)

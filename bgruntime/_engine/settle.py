@@ -120,7 +120,9 @@ def _what_awaiting_raises(
         case Outcome.TIMED_OUT | Outcome.STUCK if job._state is JobState.DISCARDED:
             return timed_out(job, stuck=outcome is Outcome.STUCK)
         case Outcome.EXITED:
-            exited = JobExited(f"job of {name} raised {type(error).__name__}, which ends a job and nothing else")
+            exited = JobExited(
+                f"job of {name} raised {type(error).__name__}, which ends a job and nothing else"
+            )
             exited.__cause__ = error
             return exited
         case Outcome.DISCARDED:
@@ -128,7 +130,9 @@ def _what_awaiting_raises(
         case _ if reason == Outcome.INTERRUPTED:
             requeued = job._state is JobState.AVAILABLE
             fate = "it is kept and will run again" if requeued else "it will not run again by itself"
-            return JobInterrupted(f"job of {name} was interrupted by the shutdown; {fate}", reason, requeued=requeued)
+            return JobInterrupted(
+                f"job of {name} was interrupted by the shutdown; {fate}", reason, requeued=requeued
+            )
         case _:
             return JobCancelled(f"job of {name} was cancelled: {reason}", reason or "cancelled")
 

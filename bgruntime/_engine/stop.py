@@ -121,7 +121,9 @@ class Stopping:
 
     async def _leave_threads(self, limit: float) -> None:
         """Let go of threads that do not end: their tasks wait no longer, the threads themselves go on."""
-        waiting = [job._task for job in self._engine.stuck if self._engine._in_thread(job) and job._task is not None]
+        waiting = [
+            job._task for job in self._engine.stuck if self._engine._in_thread(job) and job._task is not None
+        ]
         for task in waiting:
             task.cancel()
         if waiting:

@@ -154,7 +154,9 @@ class Supervisor:
                 self.entries[definition] = entry
         return entry
 
-    def make_task(self, coroutine: Coroutine[Any, Any, Any], name: str, context: Context) -> asyncio.Task[Any]:
+    def make_task(
+        self, coroutine: Coroutine[Any, Any, Any], name: str, context: Context
+    ) -> asyncio.Task[Any]:
         """A Task for *coroutine*, as the loop's own factory or the ports would have it."""
         if self._factory is not None:
             task = self.loop.create_task(coroutine, context=context)
@@ -401,7 +403,9 @@ class Supervisor:
         assert started is not None
         if self.tell.wanted(AttemptEnded):
             self.tell(AttemptEnded(now, job, job._attempt, Outcome.TIMED_OUT, now - started, error))
-        self.record(job, JobState.DISCARDED if last else JobState.RETRYABLE, Outcome.TIMED_OUT, now, stop.reason)
+        self.record(
+            job, JobState.DISCARDED if last else JobState.RETRYABLE, Outcome.TIMED_OUT, now, stop.reason
+        )
         stop.told = True
         if last:
             settle(self, job, JobState.DISCARDED, stop.reason, Outcome.TIMED_OUT)
@@ -511,7 +515,9 @@ class Supervisor:
             import shutil
 
             dirs = tuple(more.dirs)
-            self.ports.spawn(lambda: [shutil.rmtree(path, ignore_errors=True) for path in dirs] and None, "rmtree")
+            self.ports.spawn(
+                lambda: [shutil.rmtree(path, ignore_errors=True) for path in dirs] and None, "rmtree"
+            )
 
     # -- cancelling ---------------------------------------------------------------------------------
 
@@ -573,7 +579,9 @@ class Supervisor:
         wait: Awaitable[None] | None = journal.settled(job, ending)
         return wait
 
-    def after(self, wait: Awaitable[None], action: Callable[[Supervisor, Job[Any]], object], job: Job[Any]) -> None:
+    def after(
+        self, wait: Awaitable[None], action: Callable[[Supervisor, Job[Any]], object], job: Job[Any]
+    ) -> None:
         """Call *action* once *wait* is over, however it ended."""
 
         async def follow() -> None:
@@ -644,7 +652,9 @@ class Supervisor:
         for watcher in list(self.watchers):
             watcher()
 
-    async def until_idle(self, *, besides: Job[Any] | None = None, give_up: asyncio.Future[None] | None = None) -> bool:
+    async def until_idle(
+        self, *, besides: Job[Any] | None = None, give_up: asyncio.Future[None] | None = None
+    ) -> bool:
         """Wait until the engine is idle, or *give_up* is done; returns which."""
         while not self.is_idle(besides=besides):
             if give_up is not None and give_up.done():
@@ -757,7 +767,11 @@ def stack_of(job: Job[Any]) -> str:
     summary = traceback.StackSummary()
     waiting: Any = None if job._task is None else job._task.get_coro()
     while waiting is not None and len(summary) < STACK_LIMIT:
-        frame = getattr(waiting, "cr_frame", None) or getattr(waiting, "gi_frame", None) or getattr(waiting, "ag_frame", None)
+        frame = (
+            getattr(waiting, "cr_frame", None)
+            or getattr(waiting, "gi_frame", None)
+            or getattr(waiting, "ag_frame", None)
+        )
         if frame is None:
             break
         code = frame.f_code

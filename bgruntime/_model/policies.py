@@ -143,7 +143,12 @@ class Queue:
             count("size", size, least=1)
         if overflow is not None:
             choice("overflow", overflow, get_args(Overflow))
-        for field, value in (("name", name), ("concurrency", concurrency), ("size", size), ("overflow", overflow)):
+        for field, value in (
+            ("name", name),
+            ("concurrency", concurrency),
+            ("size", size),
+            ("overflow", overflow),
+        ):
             object.__setattr__(self, field, value)
 
 

@@ -13,7 +13,18 @@ FAULTS_BEFORE_PAUSE = 5
 class Listener:
     """One listener and how it has behaved. One that keeps failing is paused and tried again."""
 
-    __slots__ = ("faults", "hear", "kinds", "name", "paused_until", "pause", "row", "slow", "steady", "target")
+    __slots__ = (
+        "faults",
+        "hear",
+        "kinds",
+        "name",
+        "pause",
+        "paused_until",
+        "row",
+        "slow",
+        "steady",
+        "target",
+    )
 
     def __init__(self, target: Any, *, steady: bool = False) -> None:
         self.target = target
@@ -40,9 +51,14 @@ class Broadcast:
     """
 
     def __init__(
-        self, targets: Iterable[Any], clock: Callable[[], float], complain: Callable[[str, BaseException | None], None]
+        self,
+        targets: Iterable[Any],
+        clock: Callable[[], float],
+        complain: Callable[[str, BaseException | None], None],
     ) -> None:
-        self.listeners = [Listener(target, steady=getattr(target, "never_paused", False)) for target in targets]
+        self.listeners = [
+            Listener(target, steady=getattr(target, "never_paused", False)) for target in targets
+        ]
         self._clock = clock
         self._complain = complain
         self._by_kind: dict[type, Sequence[Listener]] = {}
@@ -58,7 +74,11 @@ class Broadcast:
 
     def slow(self) -> dict[str, int]:
         """By name, how often a listener has held the loop for more than a millisecond."""
-        return {f"observer {one.name} held the loop for more than 1 ms": one.slow for one in self.listeners if one.slow}
+        return {
+            f"observer {one.name} held the loop for more than 1 ms": one.slow
+            for one in self.listeners
+            if one.slow
+        }
 
     def _of(self, kind: type) -> Sequence[Listener]:
         found = self._by_kind.get(kind)

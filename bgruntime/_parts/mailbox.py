@@ -92,5 +92,3 @@ class Mailbox(Generic[T]):
             await self._deliver(batch)
         except Exception:
             self.failed += len(batch)
-
-

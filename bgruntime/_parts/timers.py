@@ -95,7 +95,9 @@ class Timers:
             self._armed_for = float("inf")
             if self._heap and self._heap[0][0] <= now:
                 self._armed_for = now
-                self._armed = self._loop.call_soon(self._fire, context=NEUTRAL.copy())  # the rest, in the next turn
+                self._armed = self._loop.call_soon(
+                    self._fire, context=NEUTRAL.copy()
+                )  # the rest, in the next turn
             elif self._heap:
                 self._arm(self._heap[0][0])
 

@@ -162,7 +162,9 @@ def assert_submitted(target: Target[...], /, *args: Any, **kwargs: Any) -> list[
     """
     found = _noted().of(target, *args, **kwargs)
     if not found:
-        raise AssertionError(f"{_told(target, args, kwargs)} was not submitted; what was:{_list(_noted().all)}")
+        raise AssertionError(
+            f"{_told(target, args, kwargs)} was not submitted; what was:{_list(_noted().all)}"
+        )
     return found
 
 
@@ -226,7 +228,9 @@ def _name(target: Any) -> str:
     return f"{target.__module__}:{target.__qualname__}"
 
 
-def _named(target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, partly: bool = False) -> dict[str, Any]:
+def _named(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, partly: bool = False
+) -> dict[str, Any]:
     """Arguments by the names of their parameters."""
     if inspect.iscoroutine(target):
         return {}

@@ -313,7 +313,9 @@ def directory_renamed(path: Path) -> None:
 @pytest.mark.parametrize(
     "take_away", [unlinked, log_unlinked, index_unlinked, replaced, directory_removed, directory_renamed]
 )
-def test_no_accept_is_answered_from_a_file_that_is_gone_and_nothing_accepted_is_lost(run, tmp_path, take_away):
+def test_no_accept_is_answered_from_a_file_that_is_gone_and_nothing_accepted_is_lost(
+    run, tmp_path, take_away
+):
     path = tmp_path / "inside" / "jobs.db"
 
     def found() -> set[str]:
@@ -487,7 +489,9 @@ def slow_commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphor
 
 
 @pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10])
-def test_p02_a_cancelled_durable_submit_withdraws_its_job_wherever_it_stood(run, path, rows, slow_commits, turns):
+def test_p02_a_cancelled_durable_submit_withdraws_its_job_wherever_it_stood(
+    run, path, rows, slow_commits, turns
+):
     async def main():
         seen = []
 

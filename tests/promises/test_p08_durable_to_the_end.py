@@ -35,22 +35,30 @@ async def attempts() -> None:
     print("attempt", flush=True)
     raise ValueError("again")
 """
-FIRST = program(TASKS + """
+FIRST = program(
+    TASKS
+    + """
 async def main():
     async with Runtime(concurrency=5, journal=folder / "jobs.db") as rt:
         jobs = await rt.submit_many(second, [(n,) for n in range(50)])
         print(len(jobs), flush=True)
         await rt.drain()
 asyncio.run(main())
-""")
-AGAIN = program(TASKS + """
+"""
+)
+AGAIN = program(
+    TASKS
+    + """
 async def main():
     async with Runtime(concurrency=50, journal=folder / "jobs.db") as rt:
         await rt.drain()
         print(await rt.journal.stats())
 asyncio.run(main())
-""")
-DEADLY = program(TASKS + """
+"""
+)
+DEADLY = program(
+    TASKS
+    + """
 async def main():
     async with Runtime(journal=folder / "jobs.db") as rt:
         if not (await rt.journal.stats()).jobs and not await rt.journal.failures():
@@ -58,8 +66,11 @@ async def main():
         await rt.drain()
         print(*[(one.state, one.reason, one.crashes, one.attempt) for one in await rt.journal.failures()])
 asyncio.run(main())
-""")
-ATTEMPTS = program(TASKS + """
+"""
+)
+ATTEMPTS = program(
+    TASKS
+    + """
 async def main():
     async with Runtime(journal=folder / "jobs.db") as rt:
         if sys.argv[2] == "first":
@@ -67,7 +78,8 @@ async def main():
         await rt.drain()
         print(*[(one.state, one.attempt, one.crashes, len(one.attempts)) for one in await rt.journal.failures()])
 asyncio.run(main())
-""")
+"""
+)
 
 
 def open_jobs(path) -> int:

@@ -7,7 +7,16 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
-from bgruntime import Cancel, JobCancelled, JobDiscarded, JobExited, JobTimedOut, QueueFull, RuntimeClosed, Task
+from bgruntime import (
+    Cancel,
+    JobCancelled,
+    JobDiscarded,
+    JobExited,
+    JobTimedOut,
+    QueueFull,
+    RuntimeClosed,
+    Task,
+)
 from tests.sim.bodies import (
     ASYNC_TASKS,
     BODIES,
@@ -158,7 +167,13 @@ def refused(call: Call, exc: BaseException) -> None:
     if line.concurrency is not None:
         free = min(free, line.concurrency - line.running)
     waiting = line.waiting + line.scheduled + line.retryable
-    if free > line.waiting and not line.paused and waiting - min(free, line.waiting) < line.size and call.plain and call.way != "many":
+    if (
+        free > line.waiting
+        and not line.paused
+        and waiting - min(free, line.waiting) < line.size
+        and call.plain
+        and call.way != "many"
+    ):
         world.violate("P03", f"QueueFull with {free} slots free and {line.waiting} waiting: {call}")
 
 
@@ -207,7 +222,9 @@ async def result_of(call: Call) -> None:
         raise
     except Exception as exc:
         if exc is not call.job.exception():
-            call.world.violate("P16", f"awaiting gave {exc!r}, exception() gives {call.job.exception()!r}: {call}")
+            call.world.violate(
+                "P16", f"awaiting gave {exc!r}, exception() gives {call.job.exception()!r}: {call}"
+            )
     else:
         if call.state != "completed" or value != call.number:
             call.world.violate("P16", f"awaiting gave {value!r}: {call}")

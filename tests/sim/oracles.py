@@ -7,7 +7,14 @@ import gc
 from typing import Any
 
 from bgruntime import JobCancelled, JobDiscarded, JobExited, JobTimedOut, Retry
-from bgruntime.extend import AttemptAbandoned, AttemptEnded, AttemptStarted, JobAccepted, JobSettled, RetryScheduled
+from bgruntime.extend import (
+    AttemptAbandoned,
+    AttemptEnded,
+    AttemptStarted,
+    JobAccepted,
+    JobSettled,
+    RetryScheduled,
+)
 from tests.sim.world import BLINK, FOREVER, Call, World
 
 FINAL = ("completed", "cancelled", "discarded")
@@ -147,7 +154,9 @@ def at_rest(world: World) -> None:
 def check_cancelled_in_time(call: Call) -> None:
     asked = call.asked_while_running and call.began <= call.cancelled_at
     if asked and not call.knows_of_cancel:
-        call.world.violate("P12", f"cancelled at {call.cancelled_at:.3f} s, and its body does not know: {call}")
+        call.world.violate(
+            "P12", f"cancelled at {call.cancelled_at:.3f} s, and its body does not know: {call}"
+        )
 
 
 def check_declared_in_time(call: Call) -> None:
@@ -157,7 +166,12 @@ def check_declared_in_time(call: Call) -> None:
     late = world.now - call.started[-1] - call.timeout
     if late > BLINK and not call.knows_of_cancel:
         world.violate("P10", f"its timeout was due {late:.3f} s ago: {call}")
-    if late > BLINK and not (call.declared or world.stopping) and call.cancelled_at == FOREVER and call.left_to_itself:
+    if (
+        late > BLINK
+        and not (call.declared or world.stopping)
+        and call.cancelled_at == FOREVER
+        and call.left_to_itself
+    ):
         world.violate("P10", f"its timeout was not declared {late:.3f} s after it was due: {call}")
 
 
@@ -171,7 +185,9 @@ def check_no_idle_slot(world: World) -> None:
             continue
         limit = world.limits.get(call.queue)
         if limit is None or world.may_hold(call.queue) < limit:
-            world.violate("P06", f"{world.may_hold()} of {world.concurrency} slots are in use, and this waits: {call}")
+            world.violate(
+                "P06", f"{world.may_hold()} of {world.concurrency} slots are in use, and this waits: {call}"
+            )
 
 
 # At the end -------------------------------------------------------------------------------
@@ -278,4 +294,3 @@ def was_stopped(call: Call) -> bool:
         or world.drops
         or call.withdrawn
     )
-

@@ -9,13 +9,22 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from bgruntime import Job, QueueFull, Runtime, Snooze, task
 from bgruntime.testing import SimLoop
 from tests.sim.model import BACKOFF, FOREVER, NEVER_EQUAL, SNOOZE, TIMEOUT, Model, ModelJob, Script
 
-runs = st.tuples(st.sampled_from(["value", "value", "fail", "hang", "snooze"]), st.sampled_from([0.0, 0.5, 1.0, 3.0, 9.0]))
+runs = st.tuples(
+    st.sampled_from(["value", "value", "fail", "hang", "snooze"]), st.sampled_from([0.0, 0.5, 1.0, 3.0, 9.0])
+)
 
 
 async def perform(script: Script, done: list[int]) -> int:
@@ -47,7 +56,10 @@ class RuntimeAndModel(RuleBasedStateMachine):
         self.asked = 0
 
     @initialize(
-        seed=st.integers(0, 2**32), concurrency=st.integers(1, 3), size=st.integers(1, 3), early=st.sampled_from([0.0, 0.0004])
+        seed=st.integers(0, 2**32),
+        concurrency=st.integers(1, 3),
+        size=st.integers(1, 3),
+        early=st.sampled_from([0.0, 0.0004]),
     )
     def enter(self, seed: int, concurrency: int, size: int, early: float) -> None:
         self.loop = SimLoop(seed, early=early)
@@ -123,7 +135,9 @@ class RuntimeAndModel(RuleBasedStateMachine):
     @invariant()
     def agree(self) -> None:
         for job, modelled in self.pairs:
-            assert str(job.state) == modelled.state, f"{job!r} is {modelled.state} in the model at {self.model.now:.3f} s"
+            assert str(job.state) == modelled.state, (
+                f"{job!r} is {modelled.state} in the model at {self.model.now:.3f} s"
+            )
             assert job.attempt == modelled.attempt, f"{job!r} is at attempt {modelled.attempt} in the model"
 
     def teardown(self) -> None:

@@ -176,7 +176,9 @@ class Call:
         if job.attempt > self.max_attempts:
             world.violate("P07", f"attempt {job.attempt} of {self.max_attempts}: {self}")
         if submitted_by.get() != self.asked_by:
-            world.violate("P27", f"ran in the context of {submitted_by.get()}, not of {self.asked_by}: {self}")
+            world.violate(
+                "P27", f"ran in the context of {submitted_by.get()}, not of {self.asked_by}: {self}"
+            )
         if left_behind.get() == self.number:
             world.violate("P27", f"an attempt found what the one before left in its context: {self}")
         left_behind.set(self.number)
@@ -285,7 +287,13 @@ class World:
             self.violate("P06", f"{self.running()} attempts run, {self.concurrency} are allowed: {call}")
         limit = self.limits.get(call.queue)
         if limit is not None and self.running(call.queue) > limit:
-            self.violate("P06", f"{self.running(call.queue)} run on {call.queue}, {limit} are allowed: {call}")
+            self.violate(
+                "P06", f"{self.running(call.queue)} run on {call.queue}, {limit} are allowed: {call}"
+            )
         fan = call.fan if self.observed else None  # else its jobs are not known
-        if fan is not None and fan.limit is not None and sum(c.running and not c.over for c in fan.calls) > fan.limit:
+        if (
+            fan is not None
+            and fan.limit is not None
+            and sum(c.running and not c.over for c in fan.calls) > fan.limit
+        ):
             self.violate("P06", f"more than {fan.limit} of one fan-out run: {call}")
