@@ -1,4 +1,4 @@
-"""Background work for asyncio applications, inside the application: bounded, timed out, retried, accounted for."""
+"""Background work inside an asyncio application: bounded, timed out, retried, accounted for."""
 
 from __future__ import annotations
 
