@@ -53,7 +53,7 @@ class JobContext:
 
     @property
     def id(self) -> str:
-        """The job's id."""
+        """The id of the job, the same as its handle's."""
         return self._job.id
 
     @property

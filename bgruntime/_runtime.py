@@ -727,7 +727,7 @@ class Runtime:
         engine.check_idle()
 
     def resume(self, queue: str | None = None) -> None:
-        """Undo `pause`."""
+        """Start jobs from *queue*, or from all, again after `pause`."""
         engine = self._running()
         for line in self._lines(queue):
             line.paused = False

@@ -22,7 +22,9 @@ class Observer(Protocol):
     context manager it is entered before the runtime starts and left after it has stopped.
     """
 
-    def on_event(self, event: Any, /) -> None: ...
+    def on_event(self, event: Any, /) -> None:
+        """Hear one event of the kinds it listens to."""
+        ...
 
 
 class Middleware(Protocol):
