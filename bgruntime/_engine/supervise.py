@@ -340,7 +340,7 @@ class Supervisor:
     def watch_expiry(self, job: Job[Any]) -> None:
         """From the moment it first becomes available *job* must start within its `expires_in`."""
         expires_in = job._entry.options.expires_in
-        if expires_in is not None and not job._attempt:
+        if expires_in is not None and job._started is None:  # a snooze gives its attempt back
             more = job._get_more()
             more.expiry = job._since + expires_in
             more.timer = self.timers.at(more.expiry, self._expire, job)

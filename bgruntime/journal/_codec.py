@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter
-from typing import Any, TypedDict, cast
+from typing import Any, cast
 
 import pydantic
 from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from bgruntime import PayloadError
 
