@@ -7,7 +7,15 @@ import concurrent.futures
 import inspect
 import os
 from asyncio import _get_running_loop
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from dataclasses import fields, replace
@@ -61,6 +69,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R1 = TypeVar("R1")
+R2 = TypeVar("R2")
+R3 = TypeVar("R3")
+R4 = TypeVar("R4")
+R5 = TypeVar("R5")
+R6 = TypeVar("R6")
 
 _OPTIONS = (
     *(field.name for field in fields(Limits)),
@@ -285,13 +299,11 @@ class Runtime:
     # -- submitting --------------------------------------------------------------------------------
 
     @overload
-    async def submit(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
     async def submit(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R]: ...
     @overload
-    async def submit(self, task: Awaitable[R], /) -> Job[R]: ...
+    async def submit(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
     @overload
     async def submit(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     async def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -342,13 +354,11 @@ class Runtime:
         return job
 
     @overload
-    def submit_nowait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
     def submit_nowait(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R]: ...
     @overload
-    def submit_nowait(self, task: Awaitable[R], /) -> Job[R]: ...
+    def submit_nowait(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
     @overload
     def submit_nowait(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     def submit_nowait(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -389,11 +399,7 @@ class Runtime:
 
     @overload
     def submit_threadsafe(
-        self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs
-    ) -> concurrent.futures.Future[R]: ...
-    @overload
-    def submit_threadsafe(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[R]: ...
     @overload
     def submit_threadsafe(
@@ -466,6 +472,14 @@ class Runtime:
             engine.outside.pop(future, None)
             engine.check_idle()
 
+    @overload
+    async def submit_many(
+        self, task: Callable[..., Coroutine[Any, Any, R]], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[R]]: ...
+    @overload
+    async def submit_many(
+        self, task: Callable[..., R], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[R]]: ...
     async def submit_many(self, task: Any, calls: Iterable[Sequence[Any]], /) -> list[Job[Any]]:
         """Accept one job for each tuple of arguments, all or none.
 
@@ -511,7 +525,7 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Task[..., R],
+        task: Callable[..., Coroutine[Any, Any, R]],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
@@ -520,12 +534,12 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., Coroutine[Any, Any, R]],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
-        on_error: Literal["raise"] = "raise",
-    ) -> Fanout[R]: ...
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
     @overload
     def map(
         self,
@@ -538,16 +552,7 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Task[..., R],
-        *iterables: Iterable[Any] | AsyncIterable[Any],
-        limit: int | None = None,
-        ordered: bool = True,
-        on_error: OnError,
-    ) -> Fanout[R | BaseException]: ...
-    @overload
-    def map(
-        self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., R],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
@@ -580,7 +585,7 @@ class Runtime:
     @overload
     def starmap(
         self,
-        task: Task[..., R],
+        task: Callable[..., Coroutine[Any, Any, R]],
         iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
         *,
         limit: int | None = None,
@@ -590,7 +595,17 @@ class Runtime:
     @overload
     def starmap(
         self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., Coroutine[Any, Any, R]],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., R],
         iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
         *,
         limit: int | None = None,
@@ -605,8 +620,8 @@ class Runtime:
         *,
         limit: int | None = None,
         ordered: bool = True,
-        on_error: OnError = "raise",
-    ) -> Fanout[Any]: ...
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
     def starmap(
         self,
         task: Any,
@@ -649,15 +664,162 @@ class Runtime:
         )
 
     @overload
+    async def gather(  # type: ignore[overload-overlap]
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1]: ...
+    @overload
     async def gather(
         self,
-        *calls: Call[R] | Awaitable[R],
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException]: ...
+    @overload
+    async def gather(  # type: ignore[overload-overlap]
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException]: ...
+    @overload
+    async def gather(  # type: ignore[overload-overlap]
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call3: Call[R3] | Coroutine[Any, Any, R3],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call3: Call[R3] | Coroutine[Any, Any, R3],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException]: ...
+    @overload
+    async def gather(  # type: ignore[overload-overlap]
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call3: Call[R3] | Coroutine[Any, Any, R3],
+        call4: Call[R4] | Coroutine[Any, Any, R4],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call3: Call[R3] | Coroutine[Any, Any, R3],
+        call4: Call[R4] | Coroutine[Any, Any, R4],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException]: ...
+    @overload
+    async def gather(  # type: ignore[overload-overlap]
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call3: Call[R3] | Coroutine[Any, Any, R3],
+        call4: Call[R4] | Coroutine[Any, Any, R4],
+        call5: Call[R5] | Coroutine[Any, Any, R5],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4, R5]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call3: Call[R3] | Coroutine[Any, Any, R3],
+        call4: Call[R4] | Coroutine[Any, Any, R4],
+        call5: Call[R5] | Coroutine[Any, Any, R5],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[
+        R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException, R5 | BaseException
+    ]: ...
+    @overload
+    async def gather(  # type: ignore[overload-overlap]
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call3: Call[R3] | Coroutine[Any, Any, R3],
+        call4: Call[R4] | Coroutine[Any, Any, R4],
+        call5: Call[R5] | Coroutine[Any, Any, R5],
+        call6: Call[R6] | Coroutine[Any, Any, R6],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4, R5, R6]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call3: Call[R3] | Coroutine[Any, Any, R3],
+        call4: Call[R4] | Coroutine[Any, Any, R4],
+        call5: Call[R5] | Coroutine[Any, Any, R5],
+        call6: Call[R6] | Coroutine[Any, Any, R6],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[
+        R1 | BaseException,
+        R2 | BaseException,
+        R3 | BaseException,
+        R4 | BaseException,
+        R5 | BaseException,
+        R6 | BaseException,
+    ]: ...
+    @overload
+    async def gather(
+        self,
+        *calls: Call[R] | Coroutine[Any, Any, R],
         limit: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
     async def gather(
-        self, *calls: Call[R] | Awaitable[R], limit: int | None = None, return_exceptions: bool
+        self, *calls: Call[R] | Coroutine[Any, Any, R], limit: int | None = None, return_exceptions: bool
     ) -> list[R | BaseException]: ...
     async def gather(self, *calls: Any, limit: int | None = None, return_exceptions: bool = False) -> Any:
         """Different calls at once, at most *limit* at a time; their results in order.
