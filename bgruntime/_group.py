@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A", bound=Awaitable[Any])
 
 
 class Group:
@@ -56,6 +57,8 @@ class Group:
     @overload
     async def submit(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
     @overload
+    async def submit(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
+    @overload
     async def submit(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     async def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Accept one job that belongs to this group; like `Runtime.submit`.
@@ -74,6 +77,8 @@ class Group:
     ) -> Job[R]: ...
     @overload
     def submit_nowait(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
+    @overload
+    def submit_nowait(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
     @overload
     def submit_nowait(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     def submit_nowait(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ from asyncio import _get_running_loop
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
+    Awaitable,
     Callable,
     Coroutine,
     Iterable,
@@ -75,6 +76,9 @@ R3 = TypeVar("R3")
 R4 = TypeVar("R4")
 R5 = TypeVar("R5")
 R6 = TypeVar("R6")
+A = TypeVar("A", bound=Awaitable[Any])
+
+Called = Call[R] | Coroutine[Any, Any, R]
 
 _OPTIONS = (
     *(field.name for field in fields(Limits)),
@@ -305,6 +309,8 @@ class Runtime:
     @overload
     async def submit(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
     @overload
+    async def submit(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
+    @overload
     async def submit(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     async def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Accept one job and return its handle; a durable one is on disk when this returns.
@@ -360,6 +366,8 @@ class Runtime:
     @overload
     def submit_nowait(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
     @overload
+    def submit_nowait(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
+    @overload
     def submit_nowait(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     def submit_nowait(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Accept one job now, or raise; it never waits and never overtakes who does.
@@ -401,6 +409,12 @@ class Runtime:
     def submit_threadsafe(
         self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[R]: ...
+    @overload
+    def submit_threadsafe(self, task: Coroutine[Any, Any, R], /) -> concurrent.futures.Future[R]: ...
+    @overload
+    def submit_threadsafe(
+        self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[object]: ...
     @overload
     def submit_threadsafe(
         self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
@@ -478,6 +492,10 @@ class Runtime:
     ) -> list[Job[R]]: ...
     @overload
     async def submit_many(
+        self, task: Callable[..., A], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[object]]: ...
+    @overload
+    async def submit_many(
         self, task: Callable[..., R], calls: Iterable[Sequence[Any]], /
     ) -> list[Job[R]]: ...
     async def submit_many(self, task: Any, calls: Iterable[Sequence[Any]], /) -> list[Job[Any]]:
@@ -534,12 +552,12 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Callable[..., Coroutine[Any, Any, R]],
+        task: Callable[..., A],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
-        on_error: OnError,
-    ) -> Fanout[R | BaseException]: ...
+        on_error: Literal["raise"] = "raise",
+    ) -> Fanout[object]: ...
     @overload
     def map(
         self,
@@ -549,6 +567,24 @@ class Runtime:
         ordered: bool = True,
         on_error: Literal["raise"] = "raise",
     ) -> Fanout[R]: ...
+    @overload
+    def map(
+        self,
+        task: Callable[..., Coroutine[Any, Any, R]],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
+    @overload
+    def map(
+        self,
+        task: Callable[..., A],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[object]: ...
     @overload
     def map(
         self,
@@ -595,13 +631,13 @@ class Runtime:
     @overload
     def starmap(
         self,
-        task: Callable[..., Coroutine[Any, Any, R]],
+        task: Callable[..., A],
         iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
         *,
         limit: int | None = None,
         ordered: bool = True,
-        on_error: OnError,
-    ) -> Fanout[R | BaseException]: ...
+        on_error: Literal["raise"] = "raise",
+    ) -> Fanout[object]: ...
     @overload
     def starmap(
         self,
@@ -612,6 +648,26 @@ class Runtime:
         ordered: bool = True,
         on_error: Literal["raise"] = "raise",
     ) -> Fanout[R]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., Coroutine[Any, Any, R]],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., A],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[object]: ...
     @overload
     def starmap(
         self,
@@ -664,9 +720,9 @@ class Runtime:
         )
 
     @overload
-    async def gather(  # type: ignore[overload-overlap]
+    async def gather(
         self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
+        call1: Called[R1],
         /,
         *,
         limit: int | None = None,
@@ -675,17 +731,8 @@ class Runtime:
     @overload
     async def gather(
         self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        /,
-        *,
-        limit: int | None = None,
-        return_exceptions: bool,
-    ) -> tuple[R1 | BaseException]: ...
-    @overload
-    async def gather(  # type: ignore[overload-overlap]
-        self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
+        call1: Called[R1],
+        call2: Called[R2],
         /,
         *,
         limit: int | None = None,
@@ -694,19 +741,9 @@ class Runtime:
     @overload
     async def gather(
         self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        /,
-        *,
-        limit: int | None = None,
-        return_exceptions: bool,
-    ) -> tuple[R1 | BaseException, R2 | BaseException]: ...
-    @overload
-    async def gather(  # type: ignore[overload-overlap]
-        self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        call3: Call[R3] | Coroutine[Any, Any, R3],
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
         /,
         *,
         limit: int | None = None,
@@ -715,21 +752,10 @@ class Runtime:
     @overload
     async def gather(
         self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        call3: Call[R3] | Coroutine[Any, Any, R3],
-        /,
-        *,
-        limit: int | None = None,
-        return_exceptions: bool,
-    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException]: ...
-    @overload
-    async def gather(  # type: ignore[overload-overlap]
-        self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        call3: Call[R3] | Coroutine[Any, Any, R3],
-        call4: Call[R4] | Coroutine[Any, Any, R4],
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
         /,
         *,
         limit: int | None = None,
@@ -738,23 +764,11 @@ class Runtime:
     @overload
     async def gather(
         self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        call3: Call[R3] | Coroutine[Any, Any, R3],
-        call4: Call[R4] | Coroutine[Any, Any, R4],
-        /,
-        *,
-        limit: int | None = None,
-        return_exceptions: bool,
-    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException]: ...
-    @overload
-    async def gather(  # type: ignore[overload-overlap]
-        self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        call3: Call[R3] | Coroutine[Any, Any, R3],
-        call4: Call[R4] | Coroutine[Any, Any, R4],
-        call5: Call[R5] | Coroutine[Any, Any, R5],
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
         /,
         *,
         limit: int | None = None,
@@ -763,27 +777,12 @@ class Runtime:
     @overload
     async def gather(
         self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        call3: Call[R3] | Coroutine[Any, Any, R3],
-        call4: Call[R4] | Coroutine[Any, Any, R4],
-        call5: Call[R5] | Coroutine[Any, Any, R5],
-        /,
-        *,
-        limit: int | None = None,
-        return_exceptions: bool,
-    ) -> tuple[
-        R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException, R5 | BaseException
-    ]: ...
-    @overload
-    async def gather(  # type: ignore[overload-overlap]
-        self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        call3: Call[R3] | Coroutine[Any, Any, R3],
-        call4: Call[R4] | Coroutine[Any, Any, R4],
-        call5: Call[R5] | Coroutine[Any, Any, R5],
-        call6: Call[R6] | Coroutine[Any, Any, R6],
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        call6: Called[R6],
         /,
         *,
         limit: int | None = None,
@@ -792,12 +791,69 @@ class Runtime:
     @overload
     async def gather(
         self,
-        call1: Call[R1] | Coroutine[Any, Any, R1],
-        call2: Call[R2] | Coroutine[Any, Any, R2],
-        call3: Call[R3] | Coroutine[Any, Any, R3],
-        call4: Call[R4] | Coroutine[Any, Any, R4],
-        call5: Call[R5] | Coroutine[Any, Any, R5],
-        call6: Call[R6] | Coroutine[Any, Any, R6],
+        call1: Called[R1],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[
+        R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException, R5 | BaseException
+    ]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        call6: Called[R6],
         /,
         *,
         limit: int | None = None,
@@ -813,13 +869,32 @@ class Runtime:
     @overload
     async def gather(
         self,
-        *calls: Call[R] | Coroutine[Any, Any, R],
+        call1: Called[R],
+        call2: Called[R],
+        call3: Called[R],
+        call4: Called[R],
+        call5: Called[R],
+        call6: Called[R],
+        call7: Called[R],
+        /,
+        *calls: Called[R],
         limit: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
     async def gather(
-        self, *calls: Call[R] | Coroutine[Any, Any, R], limit: int | None = None, return_exceptions: bool
+        self,
+        call1: Called[R],
+        call2: Called[R],
+        call3: Called[R],
+        call4: Called[R],
+        call5: Called[R],
+        call6: Called[R],
+        call7: Called[R],
+        /,
+        *calls: Called[R],
+        limit: int | None = None,
+        return_exceptions: bool,
     ) -> list[R | BaseException]: ...
     async def gather(self, *calls: Any, limit: int | None = None, return_exceptions: bool = False) -> Any:
         """Different calls at once, at most *limit* at a time; their results in order.

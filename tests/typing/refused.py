@@ -53,12 +53,15 @@ async def submits(rt: Runtime) -> None:
 
 
 async def results(rt: Runtime) -> None:
-    number: Job[int] = await rt.submit(send_email, "a@x")  # type: ignore[call-overload]
+    number: Job[int] = await rt.submit(send_email, "a@x")  # type: ignore[assignment]
     text: str = await (await rt.submit(write_report, Path("a")))  # type: ignore[call-overload]
-    numbers: list[int] = await rt.map(send_email, ["a@x"])  # type: ignore[arg-type]
+    numbers: list[int] = await rt.map(send_email, ["a@x"])  # type: ignore[assignment]
     size, receipt = await rt.gather(send_email.bind("a"), write_report.bind(Path("a")))
     receipt.upper()  # type: ignore[attr-defined]
-    print(number, text, numbers, size)
+    jobs: list[Job[int]] = await rt.submit_many(send_email, [("a@x",)])  # type: ignore[assignment]
+    called: int = await send_email("a@x")  # type: ignore[assignment]
+    size.bit_length()  # type: ignore[attr-defined]
+    print(number, text, numbers, jobs, called)
 
 
 async def fans_out(rt: Runtime) -> None:
@@ -84,8 +87,10 @@ def calls() -> None:
 
 def makes() -> None:
     Runtime(concurency=5)  # type: ignore[arg-type]
+    Runtime(5)  # type: ignore[call-arg]
     Runtime(concurrency="many")  # type: ignore[arg-type]
     Runtime(overflow="bounce")  # type: ignore[arg-type]
+    Queue("mail", 3)  # type: ignore[call-arg]
     Queue("mail", overflow="bounce")  # type: ignore[arg-type]
     task(timeout="30")  # type: ignore[call-overload]
     task(context="sender")  # type: ignore[call-overload]
