@@ -380,7 +380,7 @@ class Runtime:
         engine = self._engine
         if engine is not None and type(task) is Task:
             entry = engine.entries.get(task.definition)
-            if entry is not None and not entry.options.durable:
+            if entry is not None and not entry.durable:
                 return admit(engine, entry, args, kwargs)
         return self._submit_nowait(task, args, kwargs, None)
 
