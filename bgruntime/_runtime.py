@@ -29,7 +29,7 @@ from ._engine.admit import (
 )
 from ._engine.attempt import running_job
 from ._engine.dispatch import Line, list_line, unlist_line
-from ._engine.look import find_job, find_jobs, health_of, stats_of
+from ._engine.look import completed_by_observers, find_job, find_jobs, health_of, stats_of
 from ._engine.stop import Stopping
 from ._engine.supervise import Supervisor
 from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
@@ -177,8 +177,12 @@ class Runtime:
                 loop=asyncio.get_running_loop(),
                 ports=ports.current(),
             )
+            host = Host(self, engine)
+            for observer in observers:
+                if hasattr(observer, "attach"):
+                    observer.attach(host)
             if self._journal_path is not None:
-                engine.journal = await stack.open_journal(self._journal_path, Host(self, engine))
+                engine.journal = await stack.open_journal(self._journal_path, host)
             self._engine, self._stopping = engine, None
             self._entered = entering.pop_all()
         return self
@@ -791,7 +795,8 @@ class Runtime:
 
     def stats(self) -> RuntimeStats:
         """What is where now, and what was counted since the runtime was entered."""
-        return stats_of(self._running(even_closed=True))
+        engine = self._running(even_closed=True)
+        return completed_by_observers(engine, stats_of(engine))
 
     def health(self) -> Health:
         """Whether the runtime is well, and if not, why."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from .._model.jobs import GONE, OVER, Job, Tally
 from .._model.outcomes import Outcome
-from .._model.reports import Check, Health, QueueStats, RuntimeStats, TaskStats
+from .._model.reports import Check, Health, QueueStats, RuntimeStats, TaskStats, success_rate
 from .._model.states import JobState
+from .attempt import running_job
 from .dispatch import Line
 from .settle import Record
 
@@ -84,8 +85,21 @@ def stats_of(engine: Supervisor) -> RuntimeStats:
         rejected=total("rejected"),
         queues=queues,
         tasks=tasks,
+        oldest_wait=max((queue.oldest_wait for queue in queues.values()), default=0.0),
+        success_rate=success_rate(total("completed"), total("failed")),
         faults={**engine.complaints, **engine.tell.slow()},
     )
+
+
+def completed_by_observers(engine: Supervisor, stats: RuntimeStats) -> RuntimeStats:
+    """*stats* with what the observers have measured; one that fails adds nothing."""
+    for observer in engine.observers:
+        if hasattr(observer, "complete"):
+            try:
+                stats = observer.complete(stats)
+            except Exception as error:
+                engine.complain(f"observer {type(observer).__name__} failed on stats", error)
+    return stats
 
 
 def _task_stats(tally: Tally) -> TaskStats:
@@ -99,6 +113,7 @@ def _task_stats(tally: Tally) -> TaskStats:
         timed_out=outcomes[Outcome.TIMED_OUT],
         retried=states[JobState.RETRYABLE],
         outcomes={str(outcome): count for outcome, count in outcomes.items() if count},
+        success_rate=success_rate(states[JobState.COMPLETED], states[JobState.DISCARDED]),
     )
 
 
@@ -117,24 +132,18 @@ def _queue_stats(engine: Supervisor, line: Line) -> QueueStats:
     )
 
 
+def job_of_task(engine: Supervisor, task: Any) -> Job[Any] | None:
+    """The job whose code *task* runs; on 3.11, which does not show a task's context, its own task only."""
+    if hasattr(task, "get_context"):
+        job: Job[Any] | None = task.get_context().get(running_job)
+        return job
+    return next((job for job in list(engine.live) if job._task is task), None)
+
+
 def health_of(engine: Supervisor | None) -> Health:
     """Whether it is well: each thing that is not is named."""
     phase = "new" if engine is None else engine.phase
-    checks = [
-        Check(
-            "phase",
-            "pass" if phase == "running" else "fail",
-            "" if phase == "running" else f"the runtime is {phase}",
-        )
-    ]
-    if engine is not None:
-        if engine.stuck:
-            without = len(engine.stuck_without_slot)
-            kept = len(engine.stuck) - without
-            reason = f"{len(engine.stuck)} attempts are stuck, {kept} of them hold their slots"
-            checks.append(Check("stuck", "fail" if kept else "warn", reason))
-        if engine.journal is not None:
-            checks += [Check("journal", "fail", problem) for problem in engine.journal.problems()]
+    checks = [_phase_check(phase), *(() if engine is None else _checks(engine))]
     statuses = {check.status for check in checks}
     return Health(
         status=next((status for status in ("fail", "warn") if status in statuses), "pass"),
@@ -142,4 +151,61 @@ def health_of(engine: Supervisor | None) -> Health:
         ready=phase == "running",
         reasons=tuple(check.reason for check in checks if check.status != "pass"),
         checks=tuple(checks),
+        totals={} if engine is None else _totals(engine),
     )
+
+
+def _phase_check(phase: str) -> Check:
+    well = phase == "running"
+    return Check("phase", "pass" if well else "fail", "" if well else f"the runtime is {phase}")
+
+
+def _checks(engine: Supervisor) -> Iterator[Check]:
+    yield _stuck_check(engine)
+    yield from (_queue_check(line) for line in engine.lines.values())
+    if engine.journal is not None:
+        problems = engine.journal.problems()
+        yield from [Check("journal", "fail", problem) for problem in problems] or [Check("journal", "pass")]
+    for observer in engine.observers:
+        if hasattr(observer, "checks"):
+            try:
+                yield from tuple(observer.checks())
+            except Exception as error:
+                engine.complain(f"observer {type(observer).__name__} failed on health", error)
+
+
+def _stuck_check(engine: Supervisor) -> Check:
+    if not engine.stuck:
+        return Check("stuck", "pass")
+    kept = len(engine.stuck) - len(engine.stuck_without_slot)
+    reason = f"{len(engine.stuck)} attempts are stuck, {kept} of them hold their slots"
+    return Check("stuck", "fail" if kept else "warn", reason)
+
+
+def _queue_check(line: Line) -> Check:
+    waiting = line.waiting + line.later
+    name = f"queue:{line.name}"
+    if line.paused:
+        return Check(name, "warn", f"queue {line.name} is paused, {waiting} jobs wait in it")
+    if waiting >= line.size:
+        return Check(name, "warn", f"queue {line.name} is full: {waiting} jobs wait, its size is {line.size}")
+    return Check(name, "pass")
+
+
+def _totals(engine: Supervisor) -> dict[str, float]:
+    engine.fold()
+    states = [tally.states for tally in engine.tallies.values()]
+    completed = sum(counts[JobState.COMPLETED] for counts in states)
+    failed = sum(counts[JobState.DISCARDED] for counts in states)
+    rate = success_rate(completed, failed)
+    return {
+        "submitted": sum(tally.submitted for tally in engine.tallies.values()),
+        "completed": completed,
+        "failed": failed,
+        "cancelled": sum(counts[JobState.CANCELLED] for counts in states),
+        **({} if rate is None else {"success_rate": rate}),
+        "running": sum(line.in_use for line in engine.lines.values()),
+        "waiting": sum(line.waiting + line.nested for line in engine.lines.values()),
+        "retryable": sum(line.retrying for line in engine.lines.values()),
+        "stuck": len(engine.stuck),
+    }

@@ -91,7 +91,6 @@ class Supervisor:
         self.tallies: dict[str, Tally] = {}
         self.recent: list[Any] = []
         self.fold_at = FOLD_AT
-        self.folds: list[Callable[[Sequence[Any]], object]] = []
         self.ring: deque[Record] = deque(maxlen=KEEP_FINISHED)
         self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
         self.sequence = count(1)
@@ -117,6 +116,8 @@ class Supervisor:
         self.eager = sys.version_info >= (3, 12) and not custom
         self.plain_tasks = ports.task_class is asyncio.Task
         self._factory = factory if custom else None
+        self.observers = tuple(observers)
+        self.measuring = [observer for observer in observers if hasattr(observer, "on_batch")]
         self.listen(observers)
 
     def listen(self, observers: Sequence[Any]) -> None:
@@ -208,11 +209,11 @@ class Supervisor:
                 outcomes.outcomes[record.outcome] += 1
             if record.state is not JobState.RETRYABLE:
                 self.ring.append(record)
-        for fold in self.folds:
+        for observer in self.measuring:
             try:
-                fold(batch)
+                observer.on_batch(batch)
             except Exception as error:
-                self.complain("a fold of finished attempts failed", error)
+                self.complain(f"observer {type(observer).__name__} failed on a batch", error)
 
     # -- who asks, and from where -------------------------------------------------------------
 
@@ -402,7 +403,9 @@ class Supervisor:
         started = job._started
         assert started is not None
         if self.tell.wanted(AttemptEnded):
-            self.tell(AttemptEnded(now, job, job._attempt, Outcome.TIMED_OUT, now - started, error))
+            self.tell(
+                AttemptEnded(now, job, job._attempt, Outcome.TIMED_OUT, now - started, error, str(error))
+            )
         self.record(
             job, JobState.DISCARDED if last else JobState.RETRYABLE, Outcome.TIMED_OUT, now, stop.reason
         )

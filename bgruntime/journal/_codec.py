@@ -16,8 +16,8 @@ import pydantic
 from pydantic import ConfigDict, TypeAdapter
 
 from bgruntime import PayloadError
+from bgruntime.extend import MASK, Secrets, secret_parts
 
-from ._secrets import MASK, Secrets, secret_parts
 from ._texts import capped, safe_repr, storable
 
 LIMIT = 256 * 1024  # bytes of JSON
