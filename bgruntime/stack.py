@@ -8,13 +8,18 @@ from typing import Any
 
 from bgruntime.extend import JournalHost
 from bgruntime.logs import JobLog, complain
+from bgruntime.metrics import Metrics
 
 
 def observers(given: Sequence[Any]) -> tuple[Any, ...]:
-    """The observers of a runtime: those *given*, and a `JobLog` unless there is one among them."""
-    if any(isinstance(observer, JobLog) for observer in given):
-        return tuple(given)
-    return (*given, JobLog())
+    """The observers of a runtime: its metrics, those *given*, and its log, unless given among them.
+
+    The metrics come first, so that the others find the numbers up to date.
+    """
+    kinds = {type(observer) for observer in given}
+    first = () if Metrics in kinds else (Metrics(),)
+    last = () if any(issubclass(kind, JobLog) for kind in kinds) else (JobLog(),)
+    return (*first, *given, *last)
 
 
 async def open_journal(journal: str | os.PathLike[str] | Any, host: JournalHost) -> Any:
