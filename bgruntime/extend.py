@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._context import secrets_here
 from ._engine.redact import secrets_of
 from ._engine.settle import Record
 from ._model.errors import JournalUnavailable, PayloadError
@@ -119,6 +120,7 @@ __all__ = [
     "name_of",
     "ports",
     "secret_parts",
+    "secrets_here",
     "secrets_of",
     "success_rate",
 ]

@@ -150,9 +150,9 @@ def run_again(engine: Supervisor, job: Job[Any], verdict: Verdict, error: BaseEx
     ended = Ending(verdict.outcome, error, verdict.reason, job._started, engine.clock())
     told = engine.tell.wanted(RetryScheduled)
     if told:
-        message, _ = may_be_said(job, error, None)
+        said = may_be_said(job, error)
         scheduled = RetryScheduled(
-            ended.ended_at, job, job._attempt, verdict.outcome, verdict.delay, error, message
+            ended.ended_at, job, job._attempt, verdict.outcome, verdict.delay, error, said.message, said.scrub
         )
     if not verdict.counts:
         job._attempt -= 1
@@ -195,8 +195,9 @@ def _tell_end(
 ) -> None:
     if engine.tells_end and not (job._stop is not None and job._stop.told):
         assert job._started is not None
-        message, _ = may_be_said(job, error, None)
-        engine.tell(AttemptEnded(ended, job, job._attempt, outcome, ended - job._started, error, message))
+        said = may_be_said(job, error)
+        ran = ended - job._started
+        engine.tell(AttemptEnded(ended, job, job._attempt, outcome, ran, error, said.message, said.scrub))
 
 
 def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -> None:

@@ -11,7 +11,7 @@ from .._model.jobs import OVER, Entry, Job, Waiter
 from .._model.outcomes import Outcome, Retry
 from .._model.states import JobState, check_move
 from .._parts.frames import clear_frames, without_own_frames
-from .redact import may_be_said
+from .redact import Said, keep_secrets, may_be_said
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
@@ -80,6 +80,8 @@ def settle(
         clear_frames(error)
     if not job._attempt and job._entry.definition.coroutine is not None:
         job._entry.definition.coroutine.close()
+    if job in engine.live:
+        keep_secrets(job)
     job._args = job._kwargs = job._context = None
     if job._more is not None and job._more.timer is not None:
         engine.timers.cancel(job._more.timer)
@@ -159,10 +161,11 @@ def _tell(
     state: JobState,
     outcome: Outcome | None,
     error: BaseException | None,
-    said: tuple[str, str | None],
+    said: Said,
 ) -> None:
     now = engine.clock()
     started = now if job._started is None else job._started
     waited, ran = max(0.0, started - job._since), now - started
-    message, reason = said
-    engine.tell(JobSettled(now, job, state, outcome, reason, error, waited, ran, message), kind)
+    engine.tell(
+        JobSettled(now, job, state, outcome, said.reason, error, waited, ran, said.message, said.scrub), kind
+    )

@@ -21,10 +21,12 @@ AlertResolved    | it holds no more
 
 Times are seconds of the runtime's monotonic clock, durations are seconds. `message` is what the error
 says, without the secrets among the job's arguments; `error` itself may hold them, and is not in the repr.
+`scrub(text)` takes them out of any other text.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +76,7 @@ class AttemptEnded(Event):
     duration: float
     error: BaseException | None = field(repr=False)
     message: str = ""
+    scrub: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class RetryScheduled(Event):
     delay: float
     error: BaseException | None = field(repr=False)
     message: str = ""
+    scrub: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +116,7 @@ class JobSettled(Event):
     queue_wait: float
     duration: float
     message: str = ""
+    scrub: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,6 +169,7 @@ class More:
         "payload",
         "progress",
         "retake",
+        "secrets",
         "stopping",
         "tags",
         "thread",
@@ -189,6 +190,7 @@ class More:
         self.payload: Any = None
         self.progress: tuple[float, str] | None = None
         self.retake: asyncio.Future[None] | None = None
+        self.secrets: Any = None
         self.stopping: Any = None
         self.tags: tuple[str, ...] = ()
         self.thread = ThreadUse.NONE
