@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._engine.adopt import adopt, reserve
-from ._engine.look import job_of_task
+from ._engine.look import job_of_task, stats_of
 from ._engine.supervise import Supervisor
 from ._model.events import Event
 from ._model.jobs import Adopted, Definition, Job
+from ._model.reports import RuntimeStats
 from ._task import Task
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Host:
     @property
     def runtime(self) -> Runtime:
         return self._runtime
+
+    def counts(self) -> RuntimeStats:
+        return stats_of(self._engine)
 
     def definition(self, name: str) -> Definition | None:
         task = self._runtime.registry.get(name)

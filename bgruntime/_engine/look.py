@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,8 @@ def stats_of(engine: Supervisor) -> RuntimeStats:
     """Everything that is counted, and where things stand now."""
     engine.fold()
     tasks = {name: _task_stats(tally) for name, tally in engine.tallies.items()}
-    queues = {name: _queue_stats(engine, line) for name, line in engine.lines.items()}
+    scheduled = Counter(job._entry.queue.name for job in engine.later if job._state is JobState.SCHEDULED)
+    queues = {name: _queue_stats(engine, line, scheduled[name]) for name, line in engine.lines.items()}
 
     def total(field: str) -> int:
         return sum(getattr(one, field) for one in tasks.values())
@@ -117,9 +119,8 @@ def _task_stats(tally: Tally) -> TaskStats:
     )
 
 
-def _queue_stats(engine: Supervisor, line: Line) -> QueueStats:
-    scheduled = sum(job._state is JobState.SCHEDULED and job._entry.queue is line for job in engine.later)
-    since = [job._since for job in line.lanes if job._state is JobState.AVAILABLE]
+def _queue_stats(engine: Supervisor, line: Line, scheduled: int) -> QueueStats:
+    oldest = line.lanes.oldest(lambda job: job._state is JobState.AVAILABLE)
     return QueueStats(
         waiting=line.waiting + line.nested,
         scheduled=scheduled,
@@ -128,7 +129,7 @@ def _queue_stats(engine: Supervisor, line: Line) -> QueueStats:
         concurrency=line.limit,
         size=line.size,
         paused=line.paused,
-        oldest_wait=max(0.0, engine.clock() - min(since)) if since else 0.0,
+        oldest_wait=0.0 if oldest is None else max(0.0, engine.clock() - oldest._since),
     )
 
 

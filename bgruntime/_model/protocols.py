@@ -36,6 +36,9 @@ class ObserverHost(Protocol):
     def runtime(self) -> Any:
         """The runtime, as its users have it."""
 
+    def counts(self) -> Any:
+        """`Runtime.stats` without what observers have measured; all that ended is handed out before."""
+
     def emit(self, event: Event, /) -> None:
         """Tell *event* to all who listen to its kind."""
 
