@@ -7,7 +7,16 @@ import concurrent.futures
 import inspect
 import os
 from asyncio import _get_running_loop
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from dataclasses import fields, replace
@@ -61,6 +70,15 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R1 = TypeVar("R1")
+R2 = TypeVar("R2")
+R3 = TypeVar("R3")
+R4 = TypeVar("R4")
+R5 = TypeVar("R5")
+R6 = TypeVar("R6")
+A = TypeVar("A", bound=Awaitable[Any])
+
+Called = Call[R] | Coroutine[Any, Any, R]
 
 _OPTIONS = (
     *(field.name for field in fields(Limits)),
@@ -222,8 +240,8 @@ class Runtime:
     async def stop(
         self,
         *,
-        drain: float | None = ...,
-        cancel: float = ...,
+        drain: float | None = ...,  # type: ignore[assignment]
+        cancel: float = ...,  # type: ignore[assignment]
         close: float = ...,  # type: ignore[assignment]
     ) -> ShutdownReport:
         """Stop in phases: take no new work, wait for the old, cancel what is left, close.
@@ -239,7 +257,7 @@ class Runtime:
         Returns:
             What became of the jobs that were there.
         """
-        given = {"drain": drain, "cancel": cancel, "close": close}
+        given: dict[str, Any] = {"drain": drain, "cancel": cancel, "close": close}
         limits = replace(self._shutdown, **{name: value for name, value in given.items() if value is not ...})
         if self._stopping is None:
             self._running().check_here()
@@ -289,13 +307,13 @@ class Runtime:
     # -- submitting --------------------------------------------------------------------------------
 
     @overload
-    async def submit(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
     async def submit(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R]: ...
     @overload
-    async def submit(self, task: Awaitable[R], /) -> Job[R]: ...
+    async def submit(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
+    @overload
+    async def submit(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
     @overload
     async def submit(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     async def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -346,13 +364,13 @@ class Runtime:
         return job
 
     @overload
-    def submit_nowait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
     def submit_nowait(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R]: ...
     @overload
-    def submit_nowait(self, task: Awaitable[R], /) -> Job[R]: ...
+    def submit_nowait(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
+    @overload
+    def submit_nowait(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
     @overload
     def submit_nowait(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     def submit_nowait(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -377,7 +395,8 @@ class Runtime:
             entry = self._entry(task, args, kwargs)
             if entry.options.durable:
                 raise JournalUnavailable(
-                    f"task {entry.name} is durable and submit_nowait cannot wait for the disk: await submit(...)"
+                    f"task {entry.name} is durable and submit_nowait cannot wait for the disk: "
+                    "await submit(...)"
                 )
             if waiters is not None and entry.engine.inside() is not None:
                 job = admit_nested(entry.engine, entry, args, kwargs, waiters)
@@ -392,12 +411,14 @@ class Runtime:
 
     @overload
     def submit_threadsafe(
-        self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[R]: ...
     @overload
+    def submit_threadsafe(self, task: Coroutine[Any, Any, R], /) -> concurrent.futures.Future[R]: ...
+    @overload
     def submit_threadsafe(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> concurrent.futures.Future[R]: ...
+        self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[object]: ...
     @overload
     def submit_threadsafe(
         self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
@@ -442,7 +463,7 @@ class Runtime:
         context: Context,
     ) -> None:
         """On the loop: submit what another thread has sent, and let the future follow the job."""
-        engine.help(
+        _ = engine.help(
             self._submit_outside(engine, future, task, args, kwargs), "bgruntime submit_threadsafe", context
         )
 
@@ -469,6 +490,18 @@ class Runtime:
             engine.outside.pop(future, None)
             engine.check_idle()
 
+    @overload
+    async def submit_many(
+        self, task: Callable[..., Coroutine[Any, Any, R]], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[R]]: ...
+    @overload
+    async def submit_many(
+        self, task: Callable[..., A], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[object]]: ...
+    @overload
+    async def submit_many(
+        self, task: Callable[..., R], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[R]]: ...
     async def submit_many(self, task: Any, calls: Iterable[Sequence[Any]], /) -> list[Job[Any]]:
         """Accept one job for each tuple of arguments, all or none.
 
@@ -514,7 +547,7 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Task[..., R],
+        task: Callable[..., Coroutine[Any, Any, R]],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
@@ -523,12 +556,12 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., A],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
         on_error: Literal["raise"] = "raise",
-    ) -> Fanout[R]: ...
+    ) -> Fanout[object]: ...
     @overload
     def map(
         self,
@@ -541,7 +574,7 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Task[..., R],
+        task: Callable[..., Coroutine[Any, Any, R]],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
@@ -550,7 +583,16 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., A],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[object]: ...
+    @overload
+    def map(
+        self,
+        task: Callable[..., R],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
@@ -583,7 +625,7 @@ class Runtime:
     @overload
     def starmap(
         self,
-        task: Task[..., R],
+        task: Callable[..., Coroutine[Any, Any, R]],
         iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
         *,
         limit: int | None = None,
@@ -593,13 +635,13 @@ class Runtime:
     @overload
     def starmap(
         self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., A],
         iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
         *,
         limit: int | None = None,
         ordered: bool = True,
         on_error: Literal["raise"] = "raise",
-    ) -> Fanout[R]: ...
+    ) -> Fanout[object]: ...
     @overload
     def starmap(
         self,
@@ -608,8 +650,38 @@ class Runtime:
         *,
         limit: int | None = None,
         ordered: bool = True,
-        on_error: OnError = "raise",
-    ) -> Fanout[Any]: ...
+        on_error: Literal["raise"] = "raise",
+    ) -> Fanout[R]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., Coroutine[Any, Any, R]],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., A],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[object]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., R],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
     def starmap(
         self,
         task: Any,
@@ -654,13 +726,179 @@ class Runtime:
     @overload
     async def gather(
         self,
-        *calls: Call[R] | Awaitable[R],
+        call1: Called[R1],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4, R5]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        call6: Called[R6],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4, R5, R6]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[
+        R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException, R5 | BaseException
+    ]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        call6: Called[R6],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[
+        R1 | BaseException,
+        R2 | BaseException,
+        R3 | BaseException,
+        R4 | BaseException,
+        R5 | BaseException,
+        R6 | BaseException,
+    ]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R],
+        call2: Called[R],
+        call3: Called[R],
+        call4: Called[R],
+        call5: Called[R],
+        call6: Called[R],
+        call7: Called[R],
+        /,
+        *calls: Called[R],
         limit: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
     async def gather(
-        self, *calls: Call[R] | Awaitable[R], limit: int | None = None, return_exceptions: bool
+        self,
+        call1: Called[R],
+        call2: Called[R],
+        call3: Called[R],
+        call4: Called[R],
+        call5: Called[R],
+        call6: Called[R],
+        call7: Called[R],
+        /,
+        *calls: Called[R],
+        limit: int | None = None,
+        return_exceptions: bool,
     ) -> list[R | BaseException]: ...
     async def gather(self, *calls: Any, limit: int | None = None, return_exceptions: bool = False) -> Any:
         """Different calls at once, at most *limit* at a time; their results in order.
@@ -692,7 +930,7 @@ class Runtime:
 
     def _request(self, call: Any) -> Request:
         if isinstance(call, Call):
-            return self._entry(call.task, call.args, call.kwargs), None, call.args, call.kwargs
+            return self._entry(call.task, call.args, call.kwargs), None, call.args, call.kwargs  # pyright: ignore[reportUnknownMemberType]
         entry = self._entry(call, (), {})
         if entry.definition.coroutine is None:
             raise TypeError(f"gather takes task.bind(...) or coroutine objects, got {call!r}")
@@ -730,7 +968,7 @@ class Runtime:
         engine.check_idle()
 
     def resume(self, queue: str | None = None) -> None:
-        """Undo `pause`."""
+        """Start jobs from *queue*, or from all, again after `pause`."""
         engine = self._running()
         for line in self._lines(queue):
             line.paused = False

@@ -54,7 +54,11 @@ def may_be_said(job: Job[Any], error: BaseException | None, reason: str | None =
         message = "" if error is None else secrets.scrub(message_of(error))
         return Said(message, None if reason is None else secrets.scrub(reason), secrets.scrub)
     except Exception as failed:  # an argument whose attributes raise: then nothing may be said
-        return Said(f"<not shown: {type(failed).__qualname__} while looking for secrets>", None, lambda _: "")
+        return Said(f"<not shown: {type(failed).__qualname__} while looking for secrets>", None, _nothing)
+
+
+def _nothing(text: str) -> str:
+    return ""
 
 
 def _hidden(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[object]:

@@ -164,9 +164,11 @@ class Supervisor:
             task.set_name(name)
             return task
         if self.eager:
-            return self.ports.task_class(  # type: ignore[call-arg]
+            task_class: Any = self.ports.task_class  # `eager_start` is known from Python 3.12 on
+            eager: asyncio.Task[Any] = task_class(
                 coroutine, loop=self.loop, name=name, context=context, eager_start=True
             )
+            return eager
         return self.ports.task_class(coroutine, loop=self.loop, name=name, context=context)
 
     def complain(self, about: str, error: BaseException | None) -> None:
@@ -339,7 +341,7 @@ class Supervisor:
     def watch_expiry(self, job: Job[Any]) -> None:
         """From the moment it first becomes available *job* must start within its `expires_in`."""
         expires_in = job._entry.options.expires_in
-        if expires_in is not None and not job._attempt:
+        if expires_in is not None and job._started is None:  # a snooze gives its attempt back
             more = job._get_more()
             more.expiry = job._since + expires_in
             more.timer = self.timers.at(more.expiry, self._expire, job)
@@ -518,9 +520,12 @@ class Supervisor:
             import shutil
 
             dirs = tuple(more.dirs)
-            self.ports.spawn(
-                lambda: [shutil.rmtree(path, ignore_errors=True) for path in dirs] and None, "rmtree"
-            )
+
+            def remove() -> None:
+                for path in dirs:
+                    shutil.rmtree(path, ignore_errors=True)
+
+            self.ports.spawn(remove, "rmtree")
 
     # -- cancelling ---------------------------------------------------------------------------------
 
@@ -593,7 +598,7 @@ class Supervisor:
             finally:
                 action(self, job)
 
-        self.help(follow(), f"bgruntime journal {job._entry.name}")
+        _ = self.help(follow(), f"bgruntime journal {job._entry.name}")
 
     def help(
         self, coroutine: Coroutine[Any, Any, Any], name: str, context: Context | None = None
@@ -640,7 +645,7 @@ class Supervisor:
             self.check_idle()
 
     def is_idle(self, *, besides: Job[Any] | None = None) -> bool:
-        """Whether nothing is available, running or retryable; paused queues and stuck attempts do not count."""
+        """Whether no job is available, running or retryable; paused queues, stuck attempts do not count."""
         if any(job is not besides for job in self.live) or self.helpers_busy():
             return False
         return not any(

@@ -57,7 +57,7 @@ class Spread:
     p99: float = 0.0
     max: float = 0.0
     total: float = 0.0
-    up_to: Mapping[float, int] = field(default_factory=dict, repr=False)
+    up_to: Mapping[float, int] = field(default_factory=dict[float, int], repr=False)
 
     @classmethod
     def of(cls, sketch: Measured, bounds: tuple[float, ...] = ()) -> Spread:
@@ -164,7 +164,7 @@ class TaskStats:
     run_time: Spread = Spread()
     queue_wait: Spread = Spread()
     recent: Recent = Recent()
-    failures: Mapping[str, Failures] = field(default_factory=dict)
+    failures: Mapping[str, Failures] = field(default_factory=dict[str, Failures])
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,12 +209,12 @@ class RuntimeStats:
     tasks: Mapping[str, TaskStats]
     oldest_wait: float = 0.0
     success_rate: float | None = None
-    faults: Mapping[str, int] = field(default_factory=dict)
+    faults: Mapping[str, int] = field(default_factory=dict[str, int])
     run_time: Spread = Spread()
     queue_wait: Spread = Spread()
     recent: Recent = Recent()
-    failures: Mapping[str, Failures] = field(default_factory=dict)
-    rejections: Mapping[str, int] = field(default_factory=dict)
+    failures: Mapping[str, Failures] = field(default_factory=dict[str, Failures])
+    rejections: Mapping[str, int] = field(default_factory=dict[str, int])
     process: ProcessStats | None = None
     loop: LoopStats | None = None
     journal_failures: int | None = None
@@ -243,4 +243,4 @@ class Health:
     ready: bool
     reasons: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
-    totals: Mapping[str, float] = field(default_factory=dict)
+    totals: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -67,7 +67,8 @@ class AppriseChannel:
             ) from error
         self._kinds = apprise.NotifyType
         # The service itself and not `Apprise.notify`, whose pool of threads holds the interpreter's exit.
-        service = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+        server: Any = apprise.Apprise
+        service = server.instantiate(url, suppress_exceptions=True)
         if not service:
             raise ValueError(f"apprise knows no such alert channel: {scheme_of(url)}")
         self._service = service

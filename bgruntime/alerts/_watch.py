@@ -48,8 +48,8 @@ class Watch:
     """Counts by task what the rules need, and reads it."""
 
     rules: Sequence[AlertRule]
-    subjects: dict[str | None, Subject] = field(default_factory=dict)
-    changed: set[str | None] = field(default_factory=set)
+    subjects: dict[str | None, Subject] = field(default_factory=dict[str | None, Subject])
+    changed: set[str | None] = field(default_factory=set[str | None])
     journal_problem: str = ""
     _blocks: deque[tuple[float, float, str]] = field(default_factory=lambda: deque(maxlen=BLOCKS))
 

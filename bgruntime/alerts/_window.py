@@ -27,7 +27,7 @@ class Window:
     with_run_time: bool = False
     completed: int = 0
     failed: int = 0
-    _slices: deque[Slice] = field(default_factory=deque)
+    _slices: deque[Slice] = field(default_factory=deque[Slice])
 
     def add(self, at: float, completed: int, failed: int, run_times: Sequence[float]) -> None:
         """Count the ends of jobs at about *at*, by a clock that does not go back."""

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, Self, TextIO, cast
 
 import structlog
 
@@ -169,8 +169,9 @@ class _PipeHandler(logging.Handler):
         return self._rendered({"event": "log.dropped", "level": "warning", "count": count}, "bgruntime")
 
     def _line(self, record: logging.LogRecord) -> str:
-        if isinstance(record.msg, dict):
-            event: EventDict = dict(record.msg)
+        message: Any = record.msg
+        if isinstance(message, dict):
+            event: EventDict = dict(cast("dict[str, Any]", message))
         else:
             event = structlog.contextvars.get_contextvars() | {"event": record.getMessage()}
             event |= {key: value for key, value in vars(record).items() if key not in _OF_RECORDS}
@@ -203,7 +204,7 @@ _OF_RECORDS = frozenset(vars(logging.makeLogRecord({}))) | {
 def _error_of(exc_info: Any) -> BaseException:
     if isinstance(exc_info, BaseException):
         return exc_info
-    found = exc_info[1] if isinstance(exc_info, tuple) else sys.exc_info()[1]
+    found: Any = sys.exc_info()[1] if exc_info is True else exc_info[1]
     return found if isinstance(found, BaseException) else RuntimeError("no exception")
 
 

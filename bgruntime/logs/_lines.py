@@ -6,9 +6,9 @@ import json
 import math
 import re
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import structlog
 
@@ -80,9 +80,9 @@ def _shown(value: Any) -> Any:
 def safe(value: Any) -> Any:
     """What stands in JSON for a *value* that JSON does not know."""
     if isinstance(value, Mapping):
-        return {str(key): one for key, one in value.items()}
+        return {str(key): one for key, one in pairs_of(value)}
     if isinstance(value, set | frozenset | tuple):
-        return list(value)
+        return list(cast("Iterable[Any]", value))
     if isinstance(value, datetime):
         return value.isoformat()
     return _represented(value)
@@ -98,11 +98,16 @@ def plain(value: Any, depth: int = DEPTH) -> Any:
         case _ if depth == 0:
             return "…"
         case Mapping():
-            return {str(key): plain(one, depth - 1) for key, one in value.items()}
+            return {str(key): plain(one, depth - 1) for key, one in pairs_of(value)}
         case list() | tuple() | set() | frozenset():
-            return [plain(one, depth - 1) for one in value]
+            return [plain(one, depth - 1) for one in cast("Iterable[Any]", value)]
         case _:
             return _represented(value)
+
+
+def pairs_of(mapping: Any) -> list[tuple[Any, Any]]:
+    """What a mapping of anything to anything holds."""
+    return list(mapping.items())
 
 
 def _represented(value: Any) -> str:

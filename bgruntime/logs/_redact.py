@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from bgruntime.extend import MASK, secrets_here
 
-from ._lines import EventDict
+from ._lines import EventDict, pairs_of
 
 # Parts of names, as in OWASP's Logging Cheat Sheet under "data to exclude".
 NAMES = """
@@ -69,10 +69,10 @@ class Redactor:
             case Mapping():
                 return {
                     key: MASK if self.is_telling(str(key)) else self._clean(one, scrub, depth - 1)
-                    for key, one in value.items()
+                    for key, one in pairs_of(value)
                 }
             case list() | tuple() | set() | frozenset():
-                return [self._clean(one, scrub, depth - 1) for one in value]
+                return [self._clean(one, scrub, depth - 1) for one in cast("Iterable[Any]", value)]
             case _:
                 return _without_credentials(scrub(_represented(value)))
 

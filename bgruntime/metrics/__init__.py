@@ -35,7 +35,6 @@ OTHER = "other"
 
 _ENTRY, _STATE, _OUTCOME, _WAITED, _RAN, _AT = 0, 2, 3, 5, 6, 7  # where they stand in a Record
 _end_of = itemgetter(_STATE, _OUTCOME)
-_COUNTS = ("submitted", "rejected", "completed", "failed", "cancelled", "timed_out", "retried")
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
 
 
@@ -161,9 +160,18 @@ def _bounded(tasks: Mapping[str, TaskStats]) -> Mapping[str, TaskStats]:
     outcomes: Counter[str] = Counter()
     for task in beyond:
         outcomes.update(task.outcomes)
-    counts = {name: sum(getattr(task, name) for task in beyond) for name in _COUNTS}
-    rate = success_rate(counts["completed"], counts["failed"])
-    other = TaskStats(**counts, outcomes=outcomes, success_rate=rate)
+    completed, failed = sum(task.completed for task in beyond), sum(task.failed for task in beyond)
+    other = TaskStats(
+        submitted=sum(task.submitted for task in beyond),
+        rejected=sum(task.rejected for task in beyond),
+        completed=completed,
+        failed=failed,
+        cancelled=sum(task.cancelled for task in beyond),
+        timed_out=sum(task.timed_out for task in beyond),
+        retried=sum(task.retried for task in beyond),
+        outcomes=outcomes,
+        success_rate=success_rate(completed, failed),
+    )
     return dict(list(tasks.items())[:SERIES]) | {OTHER: other}
 
 

@@ -18,7 +18,7 @@ Ends = Counter[tuple[JobState, Outcome | None]]
 class Slice:
     """One stretch of time: how attempts ended in it, how long they ran and what they had waited."""
 
-    ends: Ends = field(default_factory=Counter)
+    ends: Ends = field(default_factory=Counter[tuple[JobState, Outcome | None]])
     run_time: Sketch = field(default_factory=Sketch)
     queue_wait: Sketch = field(default_factory=Sketch)
 

@@ -41,6 +41,7 @@ async def perform(script: Script, done: list[int]) -> int:
 
 
 FOREVER_IN_EFFECT = 1e6  # seconds
+AN_INSTANT = 0.001  # longer than a timer may come too early: else no time would pass at all
 scripted = task(name="model.scripted", timeout=TIMEOUT, backoff=BACKOFF)(perform)
 
 
@@ -71,8 +72,8 @@ class RuntimeAndModel(RuleBasedStateMachine):
         """Run it, and all that becomes ready by it at this instant."""
         asyncio.set_event_loop(self.loop)
         result = self.loop.run_until_complete(coroutine)
-        self.loop.run_until_complete(asyncio.sleep(0.000_01))
-        self.model.advance(0.000_01)
+        self.loop.run_until_complete(asyncio.sleep(AN_INSTANT))
+        self.model.advance(self.loop.time() - self.model.now)
         return result
 
     @rule(
@@ -116,7 +117,6 @@ class RuntimeAndModel(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 0.7, 2.0, 10.0]))
     def wait(self, seconds: float) -> None:
         self.do(asyncio.sleep(seconds))
-        self.model.advance(seconds)
 
     @rule()
     def pause(self) -> None:
