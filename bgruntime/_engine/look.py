@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from asyncio import _get_running_loop
 from collections import Counter
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._model.jobs import GONE, OVER, Job, Tally
 from .._model.outcomes import Outcome
@@ -16,6 +19,29 @@ from .settle import Record
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
+
+T = TypeVar("T")
+
+
+def asked_on_loop(engine: Supervisor, question: Callable[[], T], patience: float) -> T:
+    """The answer to *question*, asked on the engine's loop also when this is another thread.
+
+    Raises:
+        TimeoutError: the loop did not come to it within *patience* seconds.
+    """
+    elsewhere = _get_running_loop() is not engine.loop
+    if not elsewhere or not engine.loop.is_running() or engine.pid != os.getpid():
+        return question()
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except Exception as error:
+            answer.set_exception(error)
+
+    engine.loop.call_soon_threadsafe(ask)
+    return answer.result(patience)
 
 
 def find_job(engine: Supervisor, id: str) -> Job[Any] | None:

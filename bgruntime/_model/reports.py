@@ -149,7 +149,8 @@ class TaskStats:
     """What was counted of one task since the runtime was entered.
 
     `run_time` is of attempts, `queue_wait` what they waited for their slot; `failures` are by type of
-    error, those of final failures. `success_rate` is from 0 to 1, None before the first end.
+    error, those of final failures. `outcomes` counts attempts, `finished` jobs by how their last attempt
+    ended. `success_rate` is from 0 to 1, None before the first end.
     """
 
     submitted: int
@@ -165,6 +166,7 @@ class TaskStats:
     queue_wait: Spread = Spread()
     recent: Recent = Recent()
     failures: Mapping[str, Failures] = field(default_factory=dict[str, Failures])
+    finished: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,8 +219,6 @@ class RuntimeStats:
     rejections: Mapping[str, int] = field(default_factory=dict[str, int])
     process: ProcessStats | None = None
     loop: LoopStats | None = None
-    journal_failures: int | None = None
-    journal_write_errors: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

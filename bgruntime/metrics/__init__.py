@@ -129,6 +129,7 @@ class Metrics:
                 queue_wait=spread_of(total.queue_wait),
                 recent=recent_of(recent),
                 failures={} if reasons is None else reasons.counted(),
+                finished=total.finished(),
             )
         return tasks
 

@@ -11,6 +11,8 @@ from bgruntime.extend import BOUNDS, JobState, Outcome, Recent, Sketch, Spread, 
 MINUTE = 60.0  # seconds
 MINUTES = 5  # closed ones that are kept beside the one that runs
 
+_FINAL = frozenset({JobState.COMPLETED, JobState.DISCARDED, JobState.CANCELLED})
+
 Ends = Counter[tuple[JobState, Outcome | None]]
 
 
@@ -29,6 +31,14 @@ class Slice:
 
     def state(self, state: JobState) -> int:
         return sum(count for (where, _), count in self.ends.items() if where is state)
+
+    def finished(self) -> dict[str, int]:
+        """How many jobs ended with each outcome; one that never ran counts by its state."""
+        counts: Counter[str] = Counter()
+        for (state, outcome), count in self.ends.items():
+            if state in _FINAL:
+                counts[str(outcome or state)] += count
+        return dict(counts)
 
     def outcome(self, outcome: Outcome) -> int:
         return sum(count for (_, how), count in self.ends.items() if how is outcome)

@@ -34,7 +34,9 @@ async def hold(seconds: float) -> None:
 @task
 async def hold_deep(seconds: float) -> None:
     await asyncio.sleep(0)
-    json.dumps([0], default=None, cls=type("Slow", (json.JSONEncoder,), {"encode": lambda self, o: wait(seconds)}))
+    json.dumps(
+        [0], default=None, cls=type("Slow", (json.JSONEncoder,), {"encode": lambda self, o: wait(seconds)})
+    )
 
 
 def wait(seconds: float) -> str:
@@ -80,7 +82,9 @@ def test_a_block_of_1_8_seconds_is_told_with_the_job_the_file_and_the_line(run):
     assert stats.loop.blocks == 1
     assert stats.loop.lag.max == pytest.approx(event.duration)
     assert (health.status, health.ready) == ("warn", True)
-    assert f"job {job.id} ({hold.name}) held the loop for 1.8 s at test_loop.py:{line} in hold" in health.reasons
+    assert (
+        f"job {job.id} ({hold.name}) held the loop for 1.8 s at test_loop.py:{line} in hold" in health.reasons
+    )
 
 
 def test_the_line_of_the_application_is_named_not_that_of_a_library(run):
