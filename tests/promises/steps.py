@@ -95,4 +95,4 @@ def said(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
     """What a child said on standard error, without the log lines of its runtime."""
-    return [line for line in done.stderr.splitlines() if not LOG_LINE.match(line)]
+    return [line for line in done.stderr.splitlines() if line and not LOG_LINE.match(line) and line[0] != " "]
