@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 from asyncio import _get_running_loop
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._model.jobs import GONE, OVER, Job, Tally
-from .._model.outcomes import Outcome
-from .._model.reports import Check, Health, QueueStats, RuntimeStats, TaskStats, success_rate
+from .._model.jobs import GONE, OVER, Job
+from .._model.reports import Check, Health
 from .._model.states import JobState
 from .attempt import running_job
 from .dispatch import Line
@@ -50,11 +49,9 @@ def find_job(engine: Supervisor, id: str) -> Job[Any] | None:
     if job is not None:
         return job
     engine.fold()
-    number = engine.ids.decode(id)
-    return next(
-        (_of_record(one) for one in reversed(engine.ring) if one.id == id or one.id == number is not None),
-        None,
-    )
+    late = engine.late.get(id)
+    found = (one for one in reversed(engine.ring) if one is late or one[1] == id)
+    return next((_of_record(engine, one) for one in found), None)
 
 
 def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> list[Job[Any]]:
@@ -68,95 +65,22 @@ def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> l
 
 
 def _ended(engine: Supervisor) -> Iterator[Job[Any]]:
-    for record in reversed(engine.ring):
-        held = engine.named.get(record.id) if isinstance(record.id, str) else None
-        yield held if held is not None else _of_record(record)
+    for raw in reversed(engine.ring):
+        id = raw[1] or engine.late_ids.get(builtins.id(raw))
+        held = None if id is None else engine.named.get(id)
+        yield held if held is not None else _of_record(engine, raw)
 
 
-def _of_record(record: Record) -> Job[Any]:
+def _of_record(engine: Supervisor, raw: Any) -> Job[Any]:
     """A job of which only the record is left: awaiting it says so."""
+    record = Record._make(raw)
     job: Job[Any] = object.__new__(Job)  # pyright: ignore[reportUnknownVariableType]
-    job._entry, job._id, job._state, job._attempt = record.entry, record.id, record.state, record.attempt
+    job._id = record.id or engine.late_ids.get(builtins.id(raw))
+    job._entry, job._state, job._attempt = record.entry, record.state, record.attempt
     job._reason, job._value, job._waiters = record.reason, GONE, OVER
-    job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = job._started = (
-        None
-    )
+    job._context = raw
+    job._args = job._kwargs = job._more = job._task = job._stop = job._trace = job._started = None
     return job
-
-
-def stats_of(engine: Supervisor) -> RuntimeStats:
-    """Everything that is counted, and where things stand now."""
-    engine.fold()
-    tasks = {name: _task_stats(tally) for name, tally in engine.tallies.items()}
-    scheduled = Counter(job._entry.queue.name for job in engine.later if job._state is JobState.SCHEDULED)
-    queues = {name: _queue_stats(engine, line, scheduled[name]) for name, line in engine.lines.items()}
-
-    def total(field: str) -> int:
-        return sum(getattr(one, field) for one in tasks.values())
-
-    return RuntimeStats(
-        phase=engine.phase,
-        concurrency=engine.limit,
-        running=sum(queue.running for queue in queues.values()),
-        waiting=sum(queue.waiting for queue in queues.values()),
-        scheduled=sum(queue.scheduled for queue in queues.values()),
-        retryable=sum(queue.retryable for queue in queues.values()),
-        stuck=len(engine.stuck),
-        threads=engine.threads,
-        threads_in_use=engine.threads_in_use,
-        submitted=total("submitted"),
-        completed=total("completed"),
-        failed=total("failed"),
-        cancelled=total("cancelled"),
-        timed_out=total("timed_out"),
-        retried=total("retried"),
-        rejected=total("rejected"),
-        queues=queues,
-        tasks=tasks,
-        oldest_wait=max((queue.oldest_wait for queue in queues.values()), default=0.0),
-        success_rate=success_rate(total("completed"), total("failed")),
-        faults={**engine.complaints, **engine.tell.slow()},
-    )
-
-
-def completed_by_observers(engine: Supervisor, stats: RuntimeStats) -> RuntimeStats:
-    """*stats* with what the observers have measured; one that fails adds nothing."""
-    for observer in engine.observers:
-        if hasattr(observer, "complete"):
-            try:
-                stats = observer.complete(stats)
-            except Exception as error:
-                engine.complain(f"observer {type(observer).__name__} failed on stats", error)
-    return stats
-
-
-def _task_stats(tally: Tally) -> TaskStats:
-    states, outcomes = tally.states, tally.outcomes
-    return TaskStats(
-        submitted=tally.submitted,
-        rejected=tally.rejected,
-        completed=states[JobState.COMPLETED],
-        failed=states[JobState.DISCARDED],
-        cancelled=states[JobState.CANCELLED],
-        timed_out=outcomes[Outcome.TIMED_OUT],
-        retried=states[JobState.RETRYABLE],
-        outcomes={str(outcome): count for outcome, count in outcomes.items() if count},
-        success_rate=success_rate(states[JobState.COMPLETED], states[JobState.DISCARDED]),
-    )
-
-
-def _queue_stats(engine: Supervisor, line: Line, scheduled: int) -> QueueStats:
-    oldest = line.lanes.oldest(lambda job: job._state is JobState.AVAILABLE)
-    return QueueStats(
-        waiting=line.waiting + line.nested,
-        scheduled=scheduled,
-        retryable=line.retrying,
-        running=line.in_use,
-        concurrency=line.limit,
-        size=line.size,
-        paused=line.paused,
-        oldest_wait=0.0 if oldest is None else max(0.0, engine.clock() - oldest._since),
-    )
 
 
 def job_of_task(engine: Supervisor, task: Any) -> Job[Any] | None:
@@ -222,15 +146,14 @@ def _queue_check(line: Line) -> Check:
 def _totals(engine: Supervisor) -> dict[str, float]:
     engine.fold()
     states = [tally.states for tally in engine.tallies.values()]
-    completed = sum(counts[JobState.COMPLETED] for counts in states)
+    completed = sum(tally.states[JobState.COMPLETED] + tally.succeeded for tally in engine.tallies.values())
     failed = sum(counts[JobState.DISCARDED] for counts in states)
-    rate = success_rate(completed, failed)
     return {
         "submitted": sum(tally.submitted for tally in engine.tallies.values()),
         "completed": completed,
         "failed": failed,
         "cancelled": sum(counts[JobState.CANCELLED] for counts in states),
-        **({} if rate is None else {"success_rate": rate}),
+        **({"success_rate": completed / (completed + failed)} if completed + failed else {}),
         "running": sum(line.in_use for line in engine.lines.values()),
         "waiting": sum(line.waiting + line.nested for line in engine.lines.values()),
         "retryable": sum(line.retrying for line in engine.lines.values()),

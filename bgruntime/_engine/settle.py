@@ -26,7 +26,7 @@ class Record(NamedTuple):
     """
 
     entry: Entry
-    id: str | int | None
+    id: str | None
     state: JobState
     outcome: Outcome | None
     attempt: int

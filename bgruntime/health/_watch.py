@@ -13,14 +13,14 @@ from typing import Any, Self
 from bgruntime import Job, RuntimeStats
 from bgruntime.extend import Block, Check, LoopBlocked, LoopStats, ObserverHost, Sketch, Spread, ports
 
-from ._stacks import Line, lines_of, place_of, written
+from ._stacks import Line, is_idle, lines_of, place_of, written
 
 EVERY = 0.02  # seconds between two beats
 LIMIT = 0.1  # seconds of lag from which on somebody held the loop
 LOOKS = 0.05  # seconds between two looks of the watchdog
 MINUTE = 60.0
 MINUTES = 5
-WARNS = 60.0  # seconds for which health shows that the loop was held
+WARNS = 30.0  # seconds for which health shows that the loop was held
 
 Look = tuple[Any, list[Line]]  # the task that was running, and where it stood
 
@@ -31,7 +31,7 @@ class LoopWatch:
     A beat every 20 ms measures the lag. When one is more than 100 ms late, a watchdog thread looks
     where the loop's thread stands and which job's task is running; as soon as the loop is free again
     that is a `LoopBlocked` event with the job, the file and the line, a number in `Runtime.stats`,
-    and for a minute a warning in `Runtime.health`. A bare `Runtime` has one. Under ports of its own,
+    and for 30 s a warning in `Runtime.health`. A bare `Runtime` has one. Under ports of its own,
     a simulated loop or a test's clock, there is no lag to measure and it does nothing.
 
     Args:
@@ -126,6 +126,8 @@ class LoopWatch:
 
     def _tell(self, now: float, lag: float) -> None:
         job, lines = self._who()
+        if not lines:
+            return  # nobody held it: the process itself got no time
         place = place_of(lines)
         self._blocks += 1
         self._last_at = now
@@ -141,7 +143,7 @@ class LoopWatch:
 
     def _who(self) -> tuple[Job[Any] | None, list[Line]]:
         """Whose task was running at most of the looks, and where it stood then."""
-        looks = [look for look in self._looks if look[1]]
+        looks = [look for look in self._looks if look[0] is not None or not is_idle(look[1])]
         if not looks or self._host is None:
             return None, []
         # A burst of short callbacks holds the loop as one long one does: then the most frequent is named.
@@ -187,7 +189,7 @@ class LoopWatch:
         return replace(stats, loop=loop)
 
     def checks(self) -> Sequence[Check]:
-        """A warning for a minute after the loop was held, and while it is."""
+        """A warning for 30 seconds after the loop was held."""
         last = self._last
         if last is None or self._ports.monotonic() - self._last_at > WARNS:
             return [Check("loop", "pass")]

@@ -41,6 +41,7 @@ async def perform(script: Script, done: list[int]) -> int:
 
 
 FOREVER_IN_EFFECT = 1e6  # seconds
+EARLY = 0.0004  # seconds, what uvloop's timers were seen to take off
 AN_INSTANT = 0.001  # longer than a timer may come too early: else no time would pass at all
 scripted = task(name="model.scripted", timeout=TIMEOUT, backoff=BACKOFF)(perform)
 
@@ -60,7 +61,7 @@ class RuntimeAndModel(RuleBasedStateMachine):
         seed=st.integers(0, 2**32),
         concurrency=st.integers(1, 3),
         size=st.integers(1, 3),
-        early=st.sampled_from([0.0, 0.0004]),
+        early=st.sampled_from([0.0, EARLY]),
     )
     def enter(self, seed: int, concurrency: int, size: int, early: float) -> None:
         self.loop = SimLoop(seed, early=early)
@@ -134,6 +135,9 @@ class RuntimeAndModel(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
+        soonest = min((modelled.next_change for _, modelled in self.pairs), default=FOREVER)
+        if soonest <= self.model.now + EARLY:
+            return  # a job's own sleep may have come so much too soon: the next step will tell
         for job, modelled in self.pairs:
             assert str(job.state) == modelled.state, (
                 f"{job!r} is {modelled.state} in the model at {self.model.now:.3f} s"
