@@ -6,6 +6,7 @@ import asyncio
 import functools
 import inspect
 import logging
+import warnings
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -59,7 +60,9 @@ class AppriseChannel:
 
     def __init__(self, url: str) -> None:
         try:
-            import apprise
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # it imports imghdr where there is one
+                import apprise
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"the alert channel {scheme_of(url)} needs apprise: pip install 'bgruntime[alerts]'",

@@ -22,7 +22,7 @@ MINUTE = 60.0
 MINUTES = 5
 WARNS = 30.0  # seconds for which health shows that the loop was held
 
-Look = tuple[Any, list[Line]]  # the task that was running, and where it stood
+Look = tuple[Any, Job[Any] | None, list[Line]]  # the task that was running, its job, and where it stood
 
 
 class LoopWatch:
@@ -143,13 +143,13 @@ class LoopWatch:
 
     def _who(self) -> tuple[Job[Any] | None, list[Line]]:
         """Whose task was running at most of the looks, and where it stood then."""
-        looks = [look for look in self._looks if look[0] is not None or not is_idle(look[1])]
-        if not looks or self._host is None:
+        looks = [look for look in self._looks if look[0] is not None or not is_idle(look[2])]
+        if not looks:
             return None, []
         # A burst of short callbacks holds the loop as one long one does: then the most frequent is named.
-        [(most, _)] = Counter(id(task) for task, _ in looks).most_common(1)
-        task, lines = next(look for look in looks if id(look[0]) == most)
-        return (None if task is None else self._host.job_of(task)), lines
+        [(most, _)] = Counter(id(task) for task, _, _ in looks).most_common(1)
+        _, job, lines = next(look for look in looks if id(look[0]) == most)
+        return job, lines
 
     # -- in the watchdog's thread ----------------------------------------------------------------
 
@@ -167,7 +167,8 @@ class LoopWatch:
             task = asyncio.current_task(self._loop)
         except RuntimeError:
             task = None
-        return task, lines_of(self._thread)
+        job = None if task is None or self._host is None else self._host.job_of(task)
+        return task, job, lines_of(self._thread)
 
     # -- what it shows -------------------------------------------------------------------------
 

@@ -126,10 +126,10 @@ def smtp() -> Iterator[tuple[Postbox, int]]:
     controller.stop()
 
 
-pytest_apprise = pytest.mark.skipif(find_spec("apprise") is None, reason="apprise is not installed")
+needs_apprise = pytest.mark.skipif(find_spec("apprise") is None, reason="apprise is not installed")
 
 
-@pytest_apprise
+@needs_apprise
 def test_an_alert_arrives_by_mail(run, smtp):
     postbox, port = smtp
     url = f"mailto://127.0.0.1:{port}?from=alerts@example.org&to=ops@example.org&mode=insecure"
@@ -147,7 +147,7 @@ def test_an_alert_arrives_by_mail(run, smtp):
     assert "no such account" in body
 
 
-@pytest_apprise
+@needs_apprise
 def test_an_alert_arrives_at_a_webhook_and_so_does_its_end(run, webhook):
     @task(name="flips")
     async def flips(fails: bool) -> None:
@@ -169,7 +169,7 @@ def test_an_alert_arrives_at_a_webhook_and_so_does_its_end(run, webhook):
     assert "LookupError: no such account" in webhook.bodies[0]["message"]
 
 
-@pytest_apprise
+@needs_apprise
 def test_a_webhook_that_answers_with_errors_is_asked_again(run, webhook):
     webhook.status = 500
 
@@ -188,7 +188,7 @@ def test_a_webhook_that_answers_with_errors_is_asked_again(run, webhook):
     assert webhook.asked >= 2
 
 
-@pytest_apprise
+@needs_apprise
 def test_a_webhook_that_hangs_holds_neither_jobs_nor_the_exit(run, webhook):
     webhook.answer.clear()
     inbox = Inbox()
@@ -215,8 +215,8 @@ async def good_one(_: int) -> int:
     return 1
 
 
+@needs_apprise
 def test_a_url_that_apprise_does_not_know_is_refused_without_being_shown():
-    pytest.importorskip("apprise")
     with pytest.raises(ValueError, match="nonsense://…") as caught:
         Alerts(channels=["nonsense://user:s3cr3t@host"])
     assert "s3cr3t" not in str(caught.value)
