@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._engine.adopt import adopt, reserve
-from ._engine.look import job_of_task, stats_of
+from ._engine.look import job_of_task
 from ._engine.supervise import Supervisor
 from ._model.events import Event
 from ._model.jobs import Adopted, Definition, Job
-from ._model.reports import RuntimeStats
 from ._task import Task
 
 if TYPE_CHECKING:
+    from ._model.stats import RuntimeStats
     from ._runtime import Runtime
 
 
@@ -33,6 +33,8 @@ class Host:
         return self._runtime
 
     def counts(self) -> RuntimeStats:
+        from ._engine.count import stats_of
+
         return stats_of(self._engine)
 
     def definition(self, name: str) -> Definition | None:

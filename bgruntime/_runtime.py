@@ -38,7 +38,7 @@ from ._engine.admit import (
 )
 from ._engine.attempt import running_job
 from ._engine.dispatch import Line, list_line, unlist_line
-from ._engine.look import asked_on_loop, completed_by_observers, find_job, find_jobs, health_of, stats_of
+from ._engine.look import asked_on_loop, find_job, find_jobs, health_of
 from ._engine.stop import Stopping
 from ._engine.supervise import Supervisor
 from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
@@ -49,7 +49,7 @@ from ._model.errors import JournalUnavailable, RuntimeClosed
 from ._model.jobs import Entry, Job
 from ._model.policies import Limits, Overflow, Queue, Shutdown
 from ._model.protocols import Middleware
-from ._model.reports import Check, Health, RuntimeStats, ShutdownReport
+from ._model.reports import Check, Health, ShutdownReport
 from ._model.states import JobState
 from ._parts import ports
 from ._parts.spelling import did_you_mean
@@ -66,6 +66,7 @@ from ._task import (
 )
 
 if TYPE_CHECKING:
+    from ._model.stats import RuntimeStats
     from .settings import RuntimeSettings
 
 P = ParamSpec("P")
@@ -1039,6 +1040,8 @@ class Runtime:
             RuntimeClosed: it was not entered yet.
             TimeoutError: called from another thread while the loop is held for 5 seconds.
         """
+        from ._engine.count import completed_by_observers, stats_of
+
         engine = self._running(even_closed=True)
         return asked_on_loop(engine, lambda: completed_by_observers(engine, stats_of(engine)), _PATIENCE)
 

@@ -42,9 +42,10 @@ from ._model.protocols import (
     Payload,
     StatsObserver,
 )
-from ._model.reports import (
+from ._model.reports import Check
+from ._model.states import TRANSITIONS, JobState
+from ._model.stats import (
     Block,
-    Check,
     Failures,
     LoopStats,
     ProcessStats,
@@ -54,7 +55,6 @@ from ._model.reports import (
     TaskStats,
     success_rate,
 )
-from ._model.states import TRANSITIONS, JobState
 from ._parts import ports
 from ._parts.mailbox import Mailbox
 from ._parts.secrets import MASK, Secrets, secret_parts

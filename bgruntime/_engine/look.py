@@ -5,14 +5,12 @@ from __future__ import annotations
 import builtins
 import os
 from asyncio import _get_running_loop
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._model.jobs import GONE, OVER, Job, Tally
-from .._model.outcomes import Outcome
-from .._model.reports import Check, Health, QueueStats, RuntimeStats, TaskStats, success_rate
+from .._model.jobs import GONE, OVER, Job
+from .._model.reports import Check, Health
 from .._model.states import JobState
 from .attempt import running_job
 from .dispatch import Line
@@ -85,82 +83,6 @@ def _of_record(engine: Supervisor, raw: Any) -> Job[Any]:
     return job
 
 
-def stats_of(engine: Supervisor) -> RuntimeStats:
-    """Everything that is counted, and where things stand now."""
-    engine.fold()
-    tasks = {name: _task_stats(tally) for name, tally in engine.tallies.items()}
-    scheduled = Counter(job._entry.queue.name for job in engine.later if job._state is JobState.SCHEDULED)
-    queues = {name: _queue_stats(engine, line, scheduled[name]) for name, line in engine.lines.items()}
-
-    def total(field: str) -> int:
-        return sum(getattr(one, field) for one in tasks.values())
-
-    return RuntimeStats(
-        phase=engine.phase,
-        concurrency=engine.limit,
-        running=sum(queue.running for queue in queues.values()),
-        waiting=sum(queue.waiting for queue in queues.values()),
-        scheduled=sum(queue.scheduled for queue in queues.values()),
-        retryable=sum(queue.retryable for queue in queues.values()),
-        stuck=len(engine.stuck),
-        threads=engine.threads,
-        threads_in_use=engine.threads_in_use,
-        submitted=total("submitted"),
-        completed=total("completed"),
-        failed=total("failed"),
-        cancelled=total("cancelled"),
-        timed_out=total("timed_out"),
-        retried=total("retried"),
-        rejected=total("rejected"),
-        queues=queues,
-        tasks=tasks,
-        oldest_wait=max((queue.oldest_wait for queue in queues.values()), default=0.0),
-        success_rate=success_rate(total("completed"), total("failed")),
-        faults={**engine.complaints, **engine.tell.slow()},
-    )
-
-
-def completed_by_observers(engine: Supervisor, stats: RuntimeStats) -> RuntimeStats:
-    """*stats* with what the observers have measured; one that fails adds nothing."""
-    for observer in engine.observers:
-        if hasattr(observer, "complete"):
-            try:
-                stats = observer.complete(stats)
-            except Exception as error:
-                engine.complain(f"observer {type(observer).__name__} failed on stats", error)
-    return stats
-
-
-def _task_stats(tally: Tally) -> TaskStats:
-    states, outcomes = tally.states, tally.outcomes
-    return TaskStats(
-        submitted=tally.submitted,
-        rejected=tally.rejected,
-        completed=tally.completed,
-        failed=states[JobState.DISCARDED],
-        cancelled=states[JobState.CANCELLED],
-        timed_out=outcomes[Outcome.TIMED_OUT],
-        retried=states[JobState.RETRYABLE],
-        outcomes={str(outcome): count for outcome, count in outcomes.items() if count}
-        | ({str(Outcome.SUCCEEDED): tally.succeeded} if tally.succeeded else {}),
-        success_rate=success_rate(states[JobState.COMPLETED] + tally.succeeded, states[JobState.DISCARDED]),
-    )
-
-
-def _queue_stats(engine: Supervisor, line: Line, scheduled: int) -> QueueStats:
-    oldest = line.lanes.oldest(lambda job: job._state is JobState.AVAILABLE)
-    return QueueStats(
-        waiting=line.waiting + line.nested,
-        scheduled=scheduled,
-        retryable=line.retrying,
-        running=line.in_use,
-        concurrency=line.limit,
-        size=line.size,
-        paused=line.paused,
-        oldest_wait=0.0 if oldest is None else max(0.0, engine.clock() - oldest._since),
-    )
-
-
 def job_of_task(engine: Supervisor, task: Any) -> Job[Any] | None:
     """The job whose code *task* runs; on 3.11, which does not show a task's context, its own task only."""
     if hasattr(task, "get_context"):
@@ -224,15 +146,14 @@ def _queue_check(line: Line) -> Check:
 def _totals(engine: Supervisor) -> dict[str, float]:
     engine.fold()
     states = [tally.states for tally in engine.tallies.values()]
-    completed = sum(tally.completed for tally in engine.tallies.values())
+    completed = sum(tally.states[JobState.COMPLETED] + tally.succeeded for tally in engine.tallies.values())
     failed = sum(counts[JobState.DISCARDED] for counts in states)
-    rate = success_rate(completed, failed)
     return {
         "submitted": sum(tally.submitted for tally in engine.tallies.values()),
         "completed": completed,
         "failed": failed,
         "cancelled": sum(counts[JobState.CANCELLED] for counts in states),
-        **({} if rate is None else {"success_rate": rate}),
+        **({"success_rate": completed / (completed + failed)} if completed + failed else {}),
         "running": sum(line.in_use for line in engine.lines.values()),
         "waiting": sum(line.waiting + line.nested for line in engine.lines.values()),
         "retryable": sum(line.retrying for line in engine.lines.values()),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import linecache
 import os
+import selectors
 import sys
 import sysconfig
 from functools import lru_cache
@@ -16,6 +18,7 @@ FRAMES = 40  # innermost ones
 OURS = str(Path(bgruntime.__file__).parent) + os.sep
 PLACES = ("stdlib", "platstdlib", "purelib", "platlib")
 LIBRARIES = (OURS, "<frozen ", *(sysconfig.get_paths()[place] + os.sep for place in PLACES))
+LOOPS = (os.path.dirname(asyncio.__file__) + os.sep, selectors.__file__)
 
 Line = tuple[str, int, str]  # file, line, function
 
@@ -38,6 +41,11 @@ def place_of(lines: list[Line]) -> str:
     return f"{os.path.basename(file)}:{line} in {function}"
 
 
+def is_idle(lines: list[Line]) -> bool:
+    """Whether the loop itself stands there and waits: nobody's code runs."""
+    return not lines or lines[0][0].startswith(LOOPS)
+
+
 def written(lines: list[Line]) -> str:
     """*lines* as Python prints a stack, outermost first."""
     return "".join(
@@ -52,4 +60,4 @@ def is_application(file: str) -> bool:
     return not file.startswith(LIBRARIES)
 
 
-__all__ = ["Line", "lines_of", "place_of", "written"]
+__all__ = ["Line", "is_idle", "lines_of", "place_of", "written"]

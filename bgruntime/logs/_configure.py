@@ -75,7 +75,7 @@ class Logging:
             structlog.reset_defaults()
         else:
             structlog.configure(**self._structlog)
-        set_level(logging.WARNING)
+        set_level(None)
         self._pipe.close()
 
     def __enter__(self) -> Self:

@@ -26,7 +26,7 @@ from bgruntime.extend import (
 )
 
 from ._lines import Console, stamp
-from ._traces import trace_of
+from ._traces import place_of, written
 
 WARNINGS = (
     RetryScheduled,
@@ -42,11 +42,11 @@ DETAILS = (AttemptStarted, JobSettled)
 
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
 
-_level = logging.WARNING
+_level: int | None = None
 
 
-def set_level(level: int) -> None:
-    """From which level on a `JobLog` that is not told otherwise writes."""
+def set_level(level: int | None) -> None:
+    """From which level on a `JobLog` that is not told otherwise writes; None where nobody said."""
     global _level
     _level = level
 
@@ -56,23 +56,52 @@ class JobLog:
 
     With *level* DEBUG the starts and the ends that are no failures, too. The fields are job_id, task,
     attempt, queue_wait_s, duration_s, outcome, reason, error_type, error (what it said, without
-    secrets), delay_s for a retry, and traceback (places only, no local variables) for a failure.
+    secrets), delay_s for a retry; for a failure also place, the application's own line that raised,
+    and traceback (without local variables) where asked for.
 
     Args:
         logger: where to write; the application's structlog, or stderr where it has none.
         level: a level of `logging`; that of `configure`, else WARNING.
+        tracebacks: whether failures have theirs; by default with `configure` only.
     """
 
-    def __init__(self, logger: Any = None, *, level: int | None = None) -> None:
+    def __init__(
+        self, logger: Any = None, *, level: int | None = None, tracebacks: bool | None = None
+    ) -> None:
         self._log = logger_for("bgruntime") if logger is None else logger
-        detailed = (_level if level is None else level) <= logging.DEBUG
+        self._tracebacks = _level is not None if tracebacks is None else tracebacks
+        wanted = _level if level is None else level
+        detailed = wanted is not None and wanted <= logging.DEBUG
         self.listens_to: tuple[type[Event], ...] = (*WARNINGS, *(DETAILS if detailed else ()))
 
     def on_event(self, event: Event, /) -> None:
         """Write the line of *event*, if it has one."""
-        write = _WRITERS.get(type(event))
-        if write is not None:
+        if isinstance(event, JobSettled):
+            self._settled(event)
+        elif (write := _WRITERS.get(type(event))) is not None:
             write(self._log, event)
+
+    def _settled(self, event: JobSettled) -> None:
+        ended: dict[str, Any] = {
+            **_about(event.job, event.job.attempt),
+            "outcome": None if event.outcome is None else str(event.outcome),
+            "reason": event.reason,
+            "queue_wait_s": _seconds(event.queue_wait),
+            "duration_s": _seconds(event.duration),
+        }
+        if event.state in _FAILED:
+            self._log.error("job.failed", **ended, **_error(event), **self._trace(event))
+        elif event.state is JobState.COMPLETED:
+            self._log.debug("job.completed", **ended)
+        elif event.state is JobState.CANCELLED:
+            self._log.debug("job.cancelled", **ended)
+
+    def _trace(self, event: JobSettled) -> dict[str, Any]:
+        if event.error is None or not (place := place_of(event.error)):
+            return {}
+        if not self._tracebacks:
+            return {"place": place}
+        return {"place": place, "traceback": event.scrub(written(event.error))}
 
 
 def complain(about: str, error: BaseException | None) -> None:
@@ -124,25 +153,9 @@ def _retry(log: Any, event: RetryScheduled) -> None:
     )
 
 
-def _settled(log: Any, event: JobSettled) -> None:
-    ended: dict[str, Any] = {
-        **_about(event.job, event.job.attempt),
-        "outcome": None if event.outcome is None else str(event.outcome),
-        "reason": event.reason,
-        "queue_wait_s": _seconds(event.queue_wait),
-        "duration_s": _seconds(event.duration),
-    }
-    if event.state in _FAILED:
-        trace = {} if event.error is None else trace_of(event.error, event.scrub)
-        log.error("job.failed", **ended, **_error(event), **trace)
-    elif event.state is JobState.COMPLETED:
-        log.debug("job.completed", **ended)
-    elif event.state is JobState.CANCELLED:
-        log.debug("job.cancelled", **ended)
-
-
 def _abandoned(log: Any, event: AttemptAbandoned) -> None:
-    log.error("job.stuck", **_about(event.job, event.attempt), traceback=event.stack)
+    stack = {"traceback": event.stack} if event.stack else {}
+    log.error("job.stuck", **_about(event.job, event.attempt), **stack)
 
 
 def _quarantined(log: Any, event: JobQuarantined) -> None:
@@ -169,7 +182,6 @@ def _blocked(log: Any, event: LoopBlocked) -> None:
 _WRITERS: dict[type[Event], Callable[[Any, Any], None]] = {
     AttemptStarted: _started,
     RetryScheduled: _retry,
-    JobSettled: _settled,
     AttemptAbandoned: _abandoned,
     JobQuarantined: _quarantined,
     RedriveExhausted: _exhausted,

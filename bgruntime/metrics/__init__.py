@@ -34,6 +34,7 @@ SERIES = 1_000  # tasks that are told apart
 OTHER = "other"
 
 _ENTRY, _STATE, _OUTCOME, _WAITED, _RAN, _AT = 0, 2, 3, 5, 6, 7  # where they stand in a Record
+_SUCCEEDED = Outcome.SUCCEEDED
 _end_of = itemgetter(_STATE, _OUTCOME)
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
 
@@ -87,14 +88,15 @@ class Metrics:
 
     def _count(self, name: str, records: Sequence[Any]) -> None:
         """Count *records* of one task, from one minute."""
-        ran = [record for record in records if record[_OUTCOME] is not None]
+        others = [record for record in records if record[_OUTCOME] is not _SUCCEEDED]
+        ends = Counter(map(_end_of, others))
+        if len(others) < len(records):
+            # By far the most: hashing two enums for each would cost more than all the rest.
+            ends[JobState.COMPLETED, _SUCCEEDED] = len(records) - len(others)
+        ran = [record for record in records if record[_OUTCOME] is not None] if others else records
         window = self._windows.setdefault(_named(name, self._windows), Window())
-        window.add(
-            records[-1][_AT],
-            Counter(map(_end_of, records)),
-            [record[_RAN] for record in ran],
-            [max(0.0, record[_WAITED]) for record in ran],
-        )
+        run_times, waits = [record[_RAN] for record in ran], [record[_WAITED] for record in ran]
+        window.add(records[-1][_AT], ends, run_times, waits)
 
     def complete(self, stats: RuntimeStats, /) -> RuntimeStats:
         """*stats* with the percentiles, the last five minutes, the reasons and the process."""

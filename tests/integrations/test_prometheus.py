@@ -154,24 +154,33 @@ def test_it_may_be_registered_before_the_runtime_is_entered_and_read_after_it_wa
     list(text_string_to_metric_families(before))
 
 
-def test_a_scrape_from_another_thread_reads_on_the_loop(run, monkeypatch):
+class Where:
+    """Notes the thread in which statistics are made."""
+
+    listens_to = (type(None),)
+
+    def __init__(self) -> None:
+        self.threads: list[threading.Thread] = []
+
+    def on_event(self, event) -> None:
+        raise AssertionError
+
+    def complete(self, stats):
+        self.threads.append(threading.current_thread())
+        return stats
+
+
+def test_a_scrape_from_another_thread_reads_on_the_loop(run):
+    where = Where()
+
     async def main():
-        async with Runtime() as rt:
+        async with Runtime(observers=[where]) as rt:
             registry = registered(rt)
-            threads = []
-            original = type(rt._engine).fold
-
-            def fold(engine):
-                threads.append(threading.current_thread())
-                original(engine)
-
-            monkeypatch.setattr(type(rt._engine), "fold", fold)
             await (await rt.submit(good))
-            text = await asyncio.get_running_loop().run_in_executor(None, openmetrics, registry)
-            return threads, text.decode()
+            return (await asyncio.get_running_loop().run_in_executor(None, openmetrics, registry)).decode()
 
-    threads, text = run(main)
-    assert set(threads) == {threading.main_thread()}
+    text = run(main)
+    assert where.threads == [threading.main_thread()]
     assert f'bgruntime_jobs_submitted_total{{task="{good.name}"}} 1.0' in text
 
 

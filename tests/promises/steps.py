@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-LOG_LINE = re.compile(r"\S+ \S+ \[(warning|error)\s*\] (job|runtime)\.")
+LOG_LINE = re.compile(r"\S+ \[(warning|error)\s*\] (job|loop|runtime)\.")
 
 ROOT = Path(__file__).resolve().parents[2]
 
