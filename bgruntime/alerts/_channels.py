@@ -71,7 +71,9 @@ class AppriseChannel:
         self._kinds = apprise.NotifyType
         # The service itself and not `Apprise.notify`, whose pool of threads holds the interpreter's exit.
         server: Any = apprise.Apprise
-        service = server.instantiate(url, suppress_exceptions=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its plugins are imported here
+            service = server.instantiate(url, suppress_exceptions=True)
         if not service:
             raise ValueError(f"apprise knows no such alert channel: {scheme_of(url)}")
         self._service = service
