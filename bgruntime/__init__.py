@@ -1,8 +1,8 @@
-"""Background work for asyncio applications, inside the application: bounded, timed out, retried, accounted for."""
+"""Background work inside an asyncio application: bounded, timed out, retried, accounted for."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import typing as _typing
 
 from ._context import JobContext, Resource, Stopping, current_job, tempdir
 from ._fanout import Fanout
@@ -32,7 +32,7 @@ from ._run import run
 from ._runtime import Runtime
 from ._task import Call, Registry, Task, task
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from .settings import RuntimeSettings
 
 __version__ = "0.1.0"
@@ -83,7 +83,11 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __dir__() -> list[str]:
+    return [*globals(), "RuntimeSettings"]
+
+
+def __getattr__(name: str) -> _typing.Any:
     # pydantic-settings takes 95 ms to import; only who reads settings pays for it.
     if name == "RuntimeSettings":
         from .settings import RuntimeSettings

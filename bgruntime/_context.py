@@ -53,7 +53,7 @@ class JobContext:
 
     @property
     def id(self) -> str:
-        """The job's id."""
+        """The id of the job, the same as its handle's."""
         return self._job.id
 
     @property
@@ -79,7 +79,8 @@ class JobContext:
             return None
         if job._started is None or job._stop is not None:
             return 0.0
-        return max(0.0, job._started + timeout - job._entry.engine.clock())
+        now: float = job._entry.engine.clock()
+        return max(0.0, job._started + timeout - now)
 
     @property
     def stopping(self) -> Stopping:

@@ -1,4 +1,4 @@
-"""Many jobs at once, a bounded number at a time: what `Runtime.map`, `starmap` and `gather` return and use."""
+"""Many jobs at once, a bounded number at a time: what `Runtime.map`, `starmap` and `gather` use."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
@@ -75,7 +76,10 @@ class Fanout(Generic[R_co]):
 
     def __repr__(self) -> str:
         flow = self._flow
-        return f"<Fanout: {len(flow.in_flight)}/{flow.limit} in flight, {flow.pulled} pulled, {flow.yielded} yielded>"
+        return (
+            f"<Fanout: {len(flow.in_flight)}/{flow.limit} in flight, "
+            f"{flow.pulled} pulled, {flow.yielded} yielded>"
+        )
 
 
 class _Iteration(AsyncIterator[R]):
@@ -188,10 +192,8 @@ class _Flow:
             # since a finalizer may run in the midst of anything.
             if job._state is JobState.RUNNING and job._started is None and job._stop is None:
                 job._stop = Stop(Outcome.CANCELLED, ENDED)
-        try:
+        with suppress(RuntimeError):  # the loop is closed, and with it the jobs
             self._engine.loop.call_soon_threadsafe(self._cut)
-        except RuntimeError:
-            pass  # the loop is closed, and with it the jobs
 
     async def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -404,7 +406,7 @@ class _Flow:
             self._wake()
 
     async def _close_source(self) -> None:
-        source, self._source = self._source, self._source
+        source: Any = self._source
         if inspect.isgenerator(source):
             source.close()
         elif inspect.isasyncgen(source):
@@ -467,7 +469,7 @@ def requests(
     """One request for each tuple of arguments."""
     if isinstance(arguments, AsyncIterator):
         return _async_requests(entry, arguments)
-    return ((entry, None, tuple(args), {}) for args in arguments)
+    return ((entry, None, tuple(args), {}) for args in arguments)  # pyright: ignore[reportUnknownVariableType]
 
 
 async def _async_requests(entry: Entry, arguments: AsyncIterator[tuple[Any, ...]]) -> AsyncIterator[Request]:

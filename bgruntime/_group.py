@@ -122,7 +122,7 @@ class Group:
         owner = self._owner
         assert owner is not None
         self._in_body = False
-        outer = error if isinstance(error, asyncio.CancelledError) else None
+        outer: BaseException | None = error if isinstance(error, asyncio.CancelledError) else None
         if self._cancelled_body:
             outer = await self._take_back_cancel(owner, outer)
         if error is not None:

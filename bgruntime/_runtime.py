@@ -218,8 +218,8 @@ class Runtime:
     async def stop(
         self,
         *,
-        drain: float | None = ...,
-        cancel: float = ...,
+        drain: float | None = ...,  # type: ignore[assignment]
+        cancel: float = ...,  # type: ignore[assignment]
         close: float = ...,  # type: ignore[assignment]
     ) -> ShutdownReport:
         """Stop in phases: take no new work, wait for the old, cancel what is left, close.
@@ -235,7 +235,7 @@ class Runtime:
         Returns:
             What became of the jobs that were there.
         """
-        given = {"drain": drain, "cancel": cancel, "close": close}
+        given: dict[str, Any] = {"drain": drain, "cancel": cancel, "close": close}
         limits = replace(self._shutdown, **{name: value for name, value in given.items() if value is not ...})
         if self._stopping is None:
             self._running().check_here()
@@ -373,7 +373,8 @@ class Runtime:
             entry = self._entry(task, args, kwargs)
             if entry.options.durable:
                 raise JournalUnavailable(
-                    f"task {entry.name} is durable and submit_nowait cannot wait for the disk: await submit(...)"
+                    f"task {entry.name} is durable and submit_nowait cannot wait for the disk: "
+                    "await submit(...)"
                 )
             if waiters is not None and entry.engine.inside() is not None:
                 job = admit_nested(entry.engine, entry, args, kwargs, waiters)
@@ -438,7 +439,7 @@ class Runtime:
         context: Context,
     ) -> None:
         """On the loop: submit what another thread has sent, and let the future follow the job."""
-        engine.help(
+        _ = engine.help(
             self._submit_outside(engine, future, task, args, kwargs), "bgruntime submit_threadsafe", context
         )
 
@@ -688,7 +689,7 @@ class Runtime:
 
     def _request(self, call: Any) -> Request:
         if isinstance(call, Call):
-            return self._entry(call.task, call.args, call.kwargs), None, call.args, call.kwargs
+            return self._entry(call.task, call.args, call.kwargs), None, call.args, call.kwargs  # pyright: ignore[reportUnknownMemberType]
         entry = self._entry(call, (), {})
         if entry.definition.coroutine is None:
             raise TypeError(f"gather takes task.bind(...) or coroutine objects, got {call!r}")
@@ -726,7 +727,7 @@ class Runtime:
         engine.check_idle()
 
     def resume(self, queue: str | None = None) -> None:
-        """Undo `pause`."""
+        """Start jobs from *queue*, or from all, again after `pause`."""
         engine = self._running()
         for line in self._lines(queue):
             line.paused = False

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
 from weakref import WeakSet
 
 from ._context import ResourceDefault
@@ -290,7 +290,8 @@ def _of_coroutine(coroutine: Any, args: tuple[Any, ...], kwargs: Mapping[str, An
         )
     if args or kwargs:
         raise TypeError(
-            f"the coroutine object {coroutine.__qualname__} has its arguments already; submit the function instead"
+            f"the coroutine object {coroutine.__qualname__} has its arguments already; "
+            "submit the function instead"
         )
     frame = coroutine.cr_frame
     module = frame.f_globals.get("__name__", "?") if frame is not None else "?"
@@ -332,7 +333,7 @@ def _backoff(given: Any) -> Backoff:
         return functools.partial(_tenacity_wait, tenacity, given)
     if not callable(given):
         raise ValueError(f"backoff is a callable from attempt state to seconds, or a number, got {given!r}")
-    chosen: Backoff = given
+    chosen: Backoff = cast(Any, given)
     return chosen
 
 
@@ -361,7 +362,7 @@ def _home(fn: Any) -> str:
         fn = fn.func
     qualname = getattr(fn, "__qualname__", None)
     if qualname is None:
-        fn = type(fn)
+        fn = type(fn)  # pyright: ignore[reportUnknownVariableType]
         qualname = fn.__qualname__
     return f"{_module_name(getattr(fn, '__module__', None) or '?')}:{qualname}"
 

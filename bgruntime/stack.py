@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from bgruntime.extend import JournalHost
 from bgruntime.logs import JobLog, complain
@@ -21,7 +21,7 @@ async def open_journal(journal: str | os.PathLike[str] | Any, host: JournalHost)
     """Open *journal*, a path or a `bgruntime.journal.Journal`, for the runtime behind *host*."""
     from bgruntime.journal import Journal
 
-    opened = Journal(journal) if isinstance(journal, str | os.PathLike) else journal
+    opened = Journal(cast(Any, journal)) if isinstance(journal, str | os.PathLike) else journal
     await opened.open(host)
     return opened
 

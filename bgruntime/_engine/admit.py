@@ -52,7 +52,7 @@ def admit(
     if args or kwargs:
         check_arguments(engine, entry, args, kwargs)
     # Written out for the plain case: saves 300 ns a job.
-    job: Job[Any] = _new(Job)
+    job: Job[Any] = _new(Job)  # pyright: ignore[reportUnknownVariableType]
     job._entry = entry
     job._args = args
     job._kwargs = kwargs or None
@@ -110,7 +110,7 @@ def new_job(
     engine: Supervisor, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any = None
 ) -> Job[Any]:
     """A job that stands nowhere yet."""
-    job: Job[Any] = _new(Job)
+    job: Job[Any] = _new(Job)  # pyright: ignore[reportUnknownVariableType]
     job._entry = entry
     job._args, job._kwargs = args, kwargs or None
     job._context = contexts.fresh(entry.carry) if entry.fresh else copy_context()
@@ -287,7 +287,7 @@ def check_arguments(engine: Supervisor, entry: Entry, args: tuple[Any, ...], kwa
 
 
 def _check_argument(engine: Supervisor, entry: Entry, value: Any) -> None:
-    instead = _what_instead(type(value))
+    instead = _what_instead(type(value))  # pyright: ignore[reportUnknownArgumentType]
     if instead is not None:
         _reject(engine, entry, "payload")
         raise PayloadError(
@@ -296,7 +296,7 @@ def _check_argument(engine: Supervisor, entry: Entry, value: Any) -> None:
         )
 
 
-def _what_instead(kind: type) -> str | None:
+def _what_instead(kind: type[Any]) -> str | None:
     for base in kind.__mro__:
         found = _SHORT_LIVED.get((base.__module__.partition(".")[0], base.__name__))
         if found is not None:

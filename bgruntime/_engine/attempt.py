@@ -40,9 +40,9 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
     if job._stop is None:
         try:
             if kwargs is None:
-                value = await entry.call(*job._args)
+                value = await entry.call(*job._args)  # type: ignore[misc]  # there until it is over
             else:
-                value = await entry.call(*job._args, **kwargs)
+                value = await entry.call(*job._args, **kwargs)  # type: ignore[misc]
         except BaseException as error:
             failure = error
     else:
@@ -113,7 +113,8 @@ def finish(
     if isinstance(failure, KeyboardInterrupt):
         engine.on_interrupt(failure)
     if job._waiters is OVER or job._state is not JobState.RUNNING:
-        return  # its end was declared at its timeout, or when it was abandoned: a late finisher changes nothing
+        # Its end was declared at its timeout, or when it was abandoned: a late finisher changes nothing.
+        return
     outcome = name_the_end(job._stop, failure)
     if outcome is SUCCEEDED:
         failure = None
@@ -147,8 +148,8 @@ def verdict_on(
 def run_again(engine: Supervisor, job: Job[Any], verdict: Verdict, error: BaseException | None) -> None:
     """Let *job* wait for its next attempt, without a slot."""
     ended = Ending(verdict.outcome, error, verdict.reason, job._started, engine.clock())
-    told = engine.tell.wanted(RetryScheduled)
-    if told:
+    scheduled: RetryScheduled | None = None
+    if engine.tell.wanted(RetryScheduled):
         scheduled = RetryScheduled(ended.ended_at, job, job._attempt, verdict.outcome, verdict.delay, error)
     if not verdict.counts:
         job._attempt -= 1
@@ -156,7 +157,7 @@ def run_again(engine: Supervisor, job: Job[Any], verdict: Verdict, error: BaseEx
     if error is not None:
         without_own_frames(error, ENGINE)
         clear_frames(error)
-    if told:
+    if scheduled is not None:
         engine.tell(scheduled)
 
 

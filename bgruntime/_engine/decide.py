@@ -107,5 +107,5 @@ def _delay(failure: BaseException | None, options: TaskOptions, state: AttemptSt
 def _is_cancellation(failure: BaseException | None) -> bool:
     """A CancelledError, or a group of nothing else."""
     if isinstance(failure, BaseExceptionGroup):
-        return failure.split(asyncio.CancelledError)[1] is None
+        return failure.split(asyncio.CancelledError)[1] is None  # pyright: ignore[reportUnknownMemberType]
     return isinstance(failure, asyncio.CancelledError)

@@ -22,6 +22,7 @@ SWEEP_FROM = 256
 
 AVAILABLE, RUNNING = JobState.AVAILABLE, JobState.RUNNING
 _FOREVER = float("inf")
+_EagerTask: Any = asyncio.Task  # its `eager_start` is known from Python 3.12 on
 
 
 class Room(NamedTuple):
@@ -211,8 +212,8 @@ def start(engine: Supervisor, job: Job[Any]) -> None:
     context = job._context
     assert context is not None
     if engine.eager:
-        task = (
-            asyncio.Task(  # type: ignore[call-overload]
+        task: asyncio.Task[Any] = (
+            _EagerTask(
                 attempt(engine, job),
                 loop=engine.loop,
                 name=entry.name,

@@ -47,7 +47,7 @@ def _ended(engine: Supervisor) -> Iterator[Job[Any]]:
 
 def _of_record(record: Record) -> Job[Any]:
     """A job of which only the record is left: awaiting it says so."""
-    job: Job[Any] = object.__new__(Job)
+    job: Job[Any] = object.__new__(Job)  # pyright: ignore[reportUnknownVariableType]
     job._entry, job._id, job._state, job._attempt = record.entry, record.id, record.state, record.attempt
     job._reason, job._value, job._waiters = record.reason, GONE, OVER
     job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = job._started = (

@@ -1,4 +1,4 @@
-"""Stop: quiet, drain, cancel, close, each with its limit; at the end nothing is left and all is accounted for."""
+"""Stop: quiet, drain, cancel, close, each with its limit; in the end nothing is left unaccounted for."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Stopping:
                 job._more.stopping.set()
         if engine.journal is not None:
             engine.journal.quiet()
-        engine.help(self._run(limits), "bgruntime stop")
+        _ = engine.help(self._run(limits), "bgruntime stop")
 
     def skip_drain(self) -> None:
         """Do not wait for the work any longer; go on to cancel."""

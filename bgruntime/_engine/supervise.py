@@ -163,9 +163,11 @@ class Supervisor:
             task.set_name(name)
             return task
         if self.eager:
-            return self.ports.task_class(  # type: ignore[call-arg]
+            task_class: Any = self.ports.task_class  # `eager_start` is known from Python 3.12 on
+            eager: asyncio.Task[Any] = task_class(
                 coroutine, loop=self.loop, name=name, context=context, eager_start=True
             )
+            return eager
         return self.ports.task_class(coroutine, loop=self.loop, name=name, context=context)
 
     def complain(self, about: str, error: BaseException | None) -> None:
@@ -515,9 +517,12 @@ class Supervisor:
             import shutil
 
             dirs = tuple(more.dirs)
-            self.ports.spawn(
-                lambda: [shutil.rmtree(path, ignore_errors=True) for path in dirs] and None, "rmtree"
-            )
+
+            def remove() -> None:
+                for path in dirs:
+                    shutil.rmtree(path, ignore_errors=True)
+
+            self.ports.spawn(remove, "rmtree")
 
     # -- cancelling ---------------------------------------------------------------------------------
 
@@ -590,7 +595,7 @@ class Supervisor:
             finally:
                 action(self, job)
 
-        self.help(follow(), f"bgruntime journal {job._entry.name}")
+        _ = self.help(follow(), f"bgruntime journal {job._entry.name}")
 
     def help(
         self, coroutine: Coroutine[Any, Any, Any], name: str, context: Context | None = None
@@ -637,7 +642,7 @@ class Supervisor:
             self.check_idle()
 
     def is_idle(self, *, besides: Job[Any] | None = None) -> bool:
-        """Whether nothing is available, running or retryable; paused queues and stuck attempts do not count."""
+        """Whether no job is available, running or retryable; paused queues, stuck attempts do not count."""
         if any(job is not besides for job in self.live) or self.helpers_busy():
             return False
         return not any(

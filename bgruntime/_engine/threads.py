@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -42,26 +42,26 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
     more = job._more
     assert more is not None
     future = loop.create_future()
+    answer = [future]  # taken out too
     # Taken out when it runs: the frames in a traceback lead back to `work`, which must hold no arguments.
-    call = [partial(copy_context().run, function)]
+    call: list[Callable[[], Any]] = [partial(copy_context().run, function)]
 
     def report(value: Any, error: BaseException | None) -> None:
         more.thread = ThreadUse.NONE
         engine.thread_returned()
         if job in engine.stuck:
             engine.unstick(job)
-        if not future.done():
-            future.set_result((value, error))
+        waiting = answer.pop()
+        if not waiting.done():
+            waiting.set_result((value, error))
 
     def work() -> None:
         try:
             value, error = call.pop()(), None
         except BaseException as raised:
             value, error = None, raised
-        try:
+        with suppress(RuntimeError):  # the loop was closed: nobody waits for this thread any more
             loop.call_soon_threadsafe(report, value, error)
-        except RuntimeError:
-            pass  # the loop was closed: nobody waits for this thread any more
         del value, error
 
     more.thread = ThreadUse.RUNNING
@@ -90,10 +90,8 @@ async def to_the_end(ports: Ports, function: Callable[[], object], name: str) ->
 
     def work() -> None:
         function()
-        try:
+        with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(report)
-        except RuntimeError:
-            pass  # the loop was closed meanwhile
 
     ports.spawn(work, name)
     interrupted: asyncio.CancelledError | None = None
@@ -123,7 +121,8 @@ def _with_needs(
             manager = need.factory()
             if not hasattr(manager, "__enter__"):
                 raise TypeError(
-                    f"{need.name}: a plain function needs a plain context manager, got {type(manager).__name__}"
+                    f"{need.name}: a plain function needs a plain context manager, "
+                    f"got {type(manager).__name__}"
                 )
             kwargs[need.name] = stack.enter_context(manager)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 
 def count(name: str, value: int, *, least: int, most: int | None = None) -> None:
@@ -39,7 +39,8 @@ def choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 
 def exceptions(name: str, value: Any) -> tuple[type[BaseException], ...]:
-    kinds = value if isinstance(value, tuple) else tuple(value) if isinstance(value, list | set) else (value,)
+    several = isinstance(value, tuple | list | set)
+    kinds: tuple[Any, ...] = tuple(cast(Any, value)) if several else (value,)
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
         raise ValueError(f"{name} holds exception classes, got {value!r}")
     return kinds

@@ -38,7 +38,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class JobAccepted(Event):
-    """A job came in."""
+    """A job came in and will reach exactly one end."""
 
     job: Job[Any]
 

@@ -16,13 +16,15 @@ class Observer(Protocol):
     """Is told what happens.
 
     `listens_to` names the kinds of event it wants (a kind stands for its subclasses too); without
-    it, or when it is empty, it gets all. `on_event` is called in the loop's turn in which the fact became true, with the state
-    already consistent: it may call the runtime back and must not block (use `extend.Mailbox` for
-    I/O). What it raises harms nothing and is counted. If it is an async context manager it is
-    entered before the runtime starts and left after it has stopped.
+    it, or when it is empty, it gets all. `on_event` is called in the loop's turn in which the fact
+    became true, with the state already consistent: it may call the runtime back and must not block
+    (use `extend.Mailbox` for I/O). What it raises harms nothing and is counted. If it is an async
+    context manager it is entered before the runtime starts and left after it has stopped.
     """
 
-    def on_event(self, event: Any, /) -> None: ...
+    def on_event(self, event: Any, /) -> None:
+        """Hear one event of the kinds it listens to."""
+        ...
 
 
 class Middleware(Protocol):
@@ -41,10 +43,12 @@ class Payload(Protocol):
     @property
     def args(self) -> tuple[Any, ...]:
         """What the job's function is called with, by position."""
+        ...
 
     @property
     def kwargs(self) -> dict[str, Any]:
         """What the job's function is called with, by name."""
+        ...
 
 
 class Ended(Protocol):
@@ -69,6 +73,7 @@ class Ended(Protocol):
     @property
     def ended_at(self) -> float:
         """When it ended, in seconds of the monotonic clock."""
+        ...
 
 
 class JournalHost(Protocol):
@@ -79,21 +84,26 @@ class JournalHost(Protocol):
 
     def names(self) -> Sequence[str]:
         """The names of all tasks this process knows by now."""
+        ...
 
     def durable(self) -> Sequence[Definition]:
         """The durable tasks this runtime can run, as far as they are defined by now."""
+        ...
 
     def default_redrive(self) -> int:
         """How often a failure is redriven by itself when its task does not say."""
+        ...
 
     async def reserve(self, definition: Definition, wanted: int) -> int:
         """Take room in the queue of *definition*; wait for it. Returns how much, at most *wanted*."""
+        ...
 
     def adopt(self, definition: Definition, jobs: Sequence[Adopted], reserved: int) -> None:
         """Run *jobs*, which came out of the journal, in room reserved for the queue of *definition*."""
 
     async def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         """Submit one job through the front door."""
+        ...
 
     def emit(self, event: Event) -> None:
         """Tell whoever listens."""
@@ -111,9 +121,11 @@ class Journal(Protocol):
 
     def new_id(self) -> str:
         """An id for a durable job that was given none."""
+        ...
 
     def encode(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payload:
         """Write the arguments down. Raises PayloadError, and TypeError where they do not fit the function."""
+        ...
 
     async def accept(self, jobs: Sequence[Job[Any]], payloads: Sequence[Any]) -> None:
         """Return when *jobs* are on disk, all or none; a cancelled call withdraws them.
@@ -148,9 +160,11 @@ class Journal(Protocol):
 
     def waiting(self) -> bool:
         """Are there jobs on their way from the journal to the runtime?"""
+        ...
 
     def problems(self) -> Sequence[str]:
         """What is wrong with it, in words; empty when it is well."""
+        ...
 
     async def close(self) -> None:
         """Write what is left and close. Durable jobs that are not over will run again. Never raises."""

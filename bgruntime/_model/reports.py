@@ -78,7 +78,7 @@ class RuntimeStats:
     rejected: int
     queues: Mapping[str, QueueStats]
     tasks: Mapping[str, TaskStats]
-    faults: Mapping[str, int] = field(default_factory=dict)
+    faults: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)

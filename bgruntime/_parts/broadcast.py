@@ -38,7 +38,7 @@ class Listener:
         self.pause = FIRST_PAUSE
         self.paused_until = 0.0
 
-    def wants(self, kind: type) -> bool:
+    def wants(self, kind: type[Any]) -> bool:
         return not self.kinds or issubclass(kind, self.kinds)
 
 
@@ -61,15 +61,15 @@ class Broadcast:
         ]
         self._clock = clock
         self._complain = complain
-        self._by_kind: dict[type, Sequence[Listener]] = {}
+        self._by_kind: dict[type[Any], Sequence[Listener]] = {}
 
-    def wanted(self, kind: type) -> bool:
+    def wanted(self, kind: type[Any]) -> bool:
         """Whether anybody wants events of *kind*: ask before building one."""
         return bool(self._of(kind))
 
-    def __call__(self, event: Any, kind: type | None = None) -> None:
+    def __call__(self, event: Any, kind: type[Any] | None = None) -> None:
         """Tell *event* to those who want its kind, or the narrower *kind* that it is an example of."""
-        for listener in self._of(type(event) if kind is None else kind):
+        for listener in self._of(type(event) if kind is None else kind):  # pyright: ignore[reportUnknownArgumentType]
             self._tell(listener, event)
 
     def slow(self) -> dict[str, int]:
@@ -80,7 +80,7 @@ class Broadcast:
             if one.slow
         }
 
-    def _of(self, kind: type) -> Sequence[Listener]:
+    def _of(self, kind: type[Any]) -> Sequence[Listener]:
         found = self._by_kind.get(kind)
         if found is None:
             found = self._by_kind[kind] = [one for one in self.listeners if one.wants(kind)]

@@ -36,7 +36,7 @@ def clear_frames(error: BaseException) -> None:
         while trace is not None:
             frame = trace.tb_frame
             if outermost or _CLEAR_IS_SAFE or not frame.f_code.co_flags & _RESUMABLE:
-                try:
+                try:  # noqa: SIM105
                     frame.clear()
                 except RuntimeError:  # it is still running, or suspended
                     pass
@@ -56,4 +56,4 @@ def _linked(error: BaseException) -> Iterator[BaseException]:
         yield linked
         waiting += (linked.__cause__, linked.__context__)
         if isinstance(linked, BaseExceptionGroup):
-            waiting += linked.exceptions
+            waiting += linked.exceptions  # pyright: ignore[reportUnknownMemberType]

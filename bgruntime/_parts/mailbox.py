@@ -65,7 +65,8 @@ class Mailbox(Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._task is not None and self._wake is not None
+        assert self._task is not None
+        assert self._wake is not None
         self._closing = True
         self._wake.set()
         try:

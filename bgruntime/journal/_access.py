@@ -53,7 +53,10 @@ class Access:
         return self._writing is not None
 
     async def open(self) -> None:
-        """Opens the file, or tries whether the open one can be written; then it is well. Raises what is wrong."""
+        """Opens the file, or tries whether the open one can be written; then it is well.
+
+        Raises what is wrong.
+        """
         if self._writing is not None:
             await self.write(self.session.beat, LOCK_LIMIT)
         else:
@@ -78,7 +81,7 @@ class Access:
     async def read(
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
-        """What `function(connection, *args)` returns, in the reading thread; `JournalUnavailable` otherwise."""
+        """What `function(connection, *args)` returns, in the reading thread; else `JournalUnavailable`."""
         try:
             line = await self._reader()
             return await line.call(function, *args, **kwargs)

@@ -11,7 +11,8 @@ from ._faults import Fault, fault_of, is_poison
 from ._traces import Trace
 
 INSERT_JOB = """
-INSERT INTO job(key, id, given, task, args, options, state, owner, run, attempt, crashes, due_ms, created_ms, origin)
+INSERT INTO job(key, id, given, task, args, options, state, owner, run, attempt, crashes, due_ms,
+                created_ms, origin)
 VALUES(?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0, ?, ?, ?) ON CONFLICT(key) DO NOTHING"""
 UPDATE_JOB = """
 UPDATE job SET state = ?1, started = max(started, ?1 = 2), attempt = ?2, due_ms = ?3, errors = ?4
@@ -20,8 +21,8 @@ DELETE_JOB = "DELETE FROM job WHERE key = ? AND run = ? AND owner = ?"
 INSERT_TRACE = "INSERT INTO trace(hash, body, seen_ms) VALUES(?, ?, ?) ON CONFLICT(hash) DO NOTHING"
 INSERT_CAUSE = "INSERT INTO cause(task, error, place) VALUES(?, ?, ?) ON CONFLICT DO NOTHING"
 INSERT_ENDED = """
-INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, trace, attempt, crashes, errors,
-                  durable, obstacle, redrives, budget, due_ms, created_ms, failed_ms, changed_ms)
+INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, trace, attempt, crashes,
+                  errors, durable, obstacle, redrives, budget, due_ms, created_ms, failed_ms, changed_ms)
 SELECT :key, :id, :task, coalesce(:args, (SELECT args FROM job WHERE key = :key)),
        coalesce(:options, (SELECT options FROM job WHERE key = :key)), :state, :reason, :error, :message,
        (SELECT id FROM cause WHERE task = :task AND error = :error AND place = :place), :trace, :attempt,
@@ -29,13 +30,16 @@ SELECT :key, :id, :task, coalesce(:args, (SELECT args FROM job WHERE key = :key)
 WHERE :run IS NULL OR EXISTS(SELECT 1 FROM job WHERE key = :key AND run = :run AND owner = :owner)
 ON CONFLICT(key) DO NOTHING"""
 UPDATE_ENDED = """
-UPDATE ended SET owner = NULL, changed_ms = :failed_ms, failed_ms = :failed_ms, reason = :reason, error = :error,
-       message = :message, trace = :trace, attempt = attempt + :attempt, crashes = crashes + :crashes,
+UPDATE ended SET owner = NULL, changed_ms = :failed_ms, failed_ms = :failed_ms, reason = :reason,
+       error = :error, message = :message, trace = :trace, attempt = attempt + :attempt,
+       crashes = crashes + :crashes,
        cause = (SELECT id FROM cause WHERE task = :task AND error = :error AND place = :place),
-       errors = (SELECT json_group_array(json(value)) FROM (SELECT value FROM json_each(coalesce(ended.errors, '[]'))
+       errors = (SELECT json_group_array(json(value))
+                 FROM (SELECT value FROM json_each(coalesce(ended.errors, '[]'))
                  UNION ALL SELECT value FROM json_each(coalesce(:errors, '[]')))),
        state = CASE WHEN :again AND redrives < budget THEN 3 ELSE :state END,
-       due_ms = CASE WHEN :again AND redrives < budget THEN :failed_ms + (:pause << min(redrives, 16)) ELSE NULL END
+       due_ms = CASE WHEN :again AND redrives < budget THEN :failed_ms + (:pause << min(redrives, 16))
+                ELSE NULL END
 WHERE key = :origin
   AND (:run IS NULL OR EXISTS(SELECT 1 FROM job WHERE key = :key AND run = :run AND owner = :owner))"""
 
@@ -90,15 +94,15 @@ class Check:
 class Batch:
     """One commit."""
 
-    accepts: list[Accept] = field(default_factory=list)
-    updates: list[Row] = field(default_factory=list)
-    endings: list[Ending] = field(default_factory=list)
+    accepts: list[Accept] = field(default_factory=list[Accept])
+    updates: list[Row] = field(default_factory=list[Row])
+    endings: list[Ending] = field(default_factory=list[Ending])
     step: Step | None = None
-    marked: list[Any] = field(default_factory=list)  # the entries that the updates are of
-    checks: list[Check] = field(default_factory=list)
+    marked: list[Any] = field(default_factory=list[Any])  # the entries that the updates are of
+    checks: list[Check] = field(default_factory=list[Check])
     durable: bool = False
     late: int = 0  # writes that were refused because the row was no longer ours
-    poisoned: list[BaseException] = field(default_factory=list)
+    poisoned: list[BaseException] = field(default_factory=list[BaseException])
 
     def __bool__(self) -> bool:
         return bool(self.accepts or self.updates or self.checks or self.endings or self.step)

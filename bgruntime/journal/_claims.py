@@ -19,28 +19,31 @@ CRASH_LOOP = "crash loop"
 FREE = "SELECT due_ms, key FROM job WHERE owner IS NULL AND task = ? AND due_ms <= ? ORDER BY due_ms LIMIT ?"
 CLAIM = """
 UPDATE job SET owner = ?, run = run + 1 WHERE owner IS NULL AND key IN (SELECT value FROM json_each(?))
-RETURNING key, id, task, args, options, state, run, attempt, crashes, started, due_ms, created_ms, errors, origin"""
+RETURNING key, id, task, args, options, state, run, attempt, crashes, started, due_ms, created_ms,
+          errors, origin"""
 BURY = """
-UPDATE job SET owner = NULL, run = run + 1, crashes = crashes + (state = 2), due_ms = coalesce(due_ms, created_ms),
-               state = CASE state WHEN 2 THEN 0 ELSE state END
+UPDATE job SET owner = NULL, run = run + 1, crashes = crashes + (state = 2),
+               due_ms = coalesce(due_ms, created_ms), state = CASE state WHEN 2 THEN 0 ELSE state END
 WHERE key IN (SELECT key FROM job WHERE owner = ? AND key > ? ORDER BY key LIMIT ?)
 RETURNING key, id, task, crashes"""
 QUARANTINE_CAUSE = (
     "INSERT INTO cause(task, error, place) SELECT task, '', '' FROM job WHERE key = ? ON CONFLICT DO NOTHING"
 )
 QUARANTINE = """
-INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, attempt, crashes, errors,
-                  durable, obstacle, redrives, budget, created_ms, failed_ms, changed_ms)
+INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, attempt, crashes,
+                  errors, durable, obstacle, redrives, budget, created_ms, failed_ms, changed_ms)
 SELECT key, id, task, args, options, 6, :reason, '', :message,
        (SELECT id FROM cause WHERE task = job.task AND error = '' AND place = ''),
        attempt, crashes, errors, 1, NULL, 0, 0, created_ms, :now, :now
 FROM job WHERE key = :key AND origin IS NULL ON CONFLICT(key) DO NOTHING"""
 QUARANTINE_ORIGIN = """
-UPDATE ended SET state = 6, reason = :reason, message = :message, owner = NULL, due_ms = NULL, failed_ms = :now,
-                 changed_ms = :now, crashes = crashes + (SELECT crashes FROM job WHERE key = :key)
+UPDATE ended SET state = 6, reason = :reason, message = :message, owner = NULL, due_ms = NULL,
+                 failed_ms = :now, changed_ms = :now,
+                 crashes = crashes + (SELECT crashes FROM job WHERE key = :key)
 WHERE key = (SELECT origin FROM job WHERE key = :key)"""
 RELEASE = """
-UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms), state = CASE state WHEN 2 THEN 0 ELSE state END
+UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms),
+               state = CASE state WHEN 2 THEN 0 ELSE state END
 WHERE owner = ? AND key NOT IN (SELECT value FROM json_each(?))"""
 
 

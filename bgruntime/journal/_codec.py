@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import pydantic
 from pydantic import ConfigDict, TypeAdapter
@@ -85,7 +85,7 @@ class Codec:
         return Payload(text.decode(), *self._call(taken))
 
     def decode(self, text: str) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments that were written as `text`; `PayloadError` when the function no longer takes them."""
+        """The arguments that were written as `text`; `PayloadError` when the function takes them no more."""
         try:
             return self._call(self._adapter.validate_json(text), check=True)
         except (ValueError, TypeError, RecursionError) as error:
@@ -203,7 +203,8 @@ class Codec:
             return None
         back = type(taken[name]).__qualname__
         same = back == type(value).__qualname__
-        return f"({type(value).__qualname__}) comes back {'changed' if same else 'as ' + back}; annotate the parameter"
+        how = "changed" if same else f"as {back}"
+        return f"({type(value).__qualname__}) comes back {how}; annotate the parameter"
 
     def _refusal(self, message: str) -> PayloadError:
         return PayloadError(f"task {self.task!r}: {storable(capped(message, 500))}")
@@ -228,7 +229,7 @@ def has_schema(kind: Any) -> bool:
 def hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     """The annotations of a callable; those that cannot be resolved are left out."""
     while hasattr(function, "func"):  # partials
-        function = function.func
+        function = function.func  # pyright: ignore[reportFunctionMemberAccess]
     target = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
     try:
         return typing.get_type_hints(target, include_extras=True)
@@ -264,11 +265,13 @@ def alike(given: Any, taken: Any, depth: int = DEPTH) -> bool:
     if type(given) is not type(taken) or not depth:
         return bool(given == taken)
     if isinstance(given, dict):
-        return list(given) == list(taken) and all(
-            alike(given[name], taken[name], depth - 1) for name in given
+        named = cast("dict[Any, Any]", given)
+        return list(named) == list(taken) and all(
+            alike(named[name], taken[name], depth - 1) for name in named
         )
     if isinstance(given, (list, tuple)):
-        return len(given) == len(taken) and all(map(alike, given, taken, [depth - 1] * len(given)))
+        parts = cast("list[Any] | tuple[Any, ...]", given)
+        return len(parts) == len(taken) and all(map(alike, parts, taken, [depth - 1] * len(parts)))
     if isinstance(given, float):
         return given == taken or (given != given and taken != taken)
     if compares_by_identity(type(given)) and hasattr(given, "__dict__"):

@@ -11,18 +11,19 @@ PAGE = 500
 FORMAT = "bgruntime-journal-1"
 
 ENDED = (
-    "key", "id", "task", "args", "options", "state", "reason", "error", "message", "place", "trace", "body", "attempt",
-    "crashes", "errors", "durable", "obstacle", "redrives", "budget", "due_ms", "created_ms", "failed_ms", "changed_ms",
+    "key", "id", "task", "args", "options", "state", "reason", "error", "message", "place", "trace", "body",
+    "attempt", "crashes", "errors", "durable", "obstacle", "redrives", "budget", "due_ms", "created_ms",
+    "failed_ms", "changed_ms",
 )  # fmt: skip
 JOB = (
-    "key", "id", "given", "task", "args", "options", "state", "run", "attempt", "crashes", "started", "due_ms",
-    "created_ms", "errors", "origin",
+    "key", "id", "given", "task", "args", "options", "state", "run", "attempt", "crashes", "started",
+    "due_ms", "created_ms", "errors", "origin",
 )  # fmt: skip
 
 SELECT_ENDED = """
-SELECT ended.key, ended.id, ended.task, ended.args, ended.options, ended.state, reason, ended.error, message, place,
-       hex(trace), body, attempt, crashes, errors, durable, obstacle, redrives, budget, due_ms, created_ms, failed_ms,
-       changed_ms
+SELECT ended.key, ended.id, ended.task, ended.args, ended.options, ended.state, reason, ended.error, message,
+       place, hex(trace), body, attempt, crashes, errors, durable, obstacle, redrives, budget,
+       due_ms, created_ms, failed_ms, changed_ms
 FROM ended JOIN cause ON cause.id = ended.cause LEFT JOIN trace ON trace.hash = ended.trace
 WHERE ended.key > ? ORDER BY ended.key LIMIT ?"""
 SELECT_JOB = f"SELECT {', '.join(JOB)} FROM job WHERE key > ? ORDER BY key LIMIT ?"
@@ -31,11 +32,12 @@ INSERT_TRACE = (
     "INSERT INTO trace(hash, body, seen_ms) VALUES(:hash, :body, :failed_ms) ON CONFLICT DO NOTHING"
 )
 INSERT_ENDED = """
-INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, trace, attempt, crashes, errors,
-                  durable, obstacle, redrives, budget, due_ms, created_ms, failed_ms, changed_ms)
+INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, trace, attempt, crashes,
+                  errors, durable, obstacle, redrives, budget, due_ms, created_ms, failed_ms, changed_ms)
 VALUES(:key, :id, :task, :args, :options, :state, :reason, :error, :message,
-       (SELECT id FROM cause WHERE task = :task AND error = :error AND place = :place), :hash, :attempt, :crashes,
-       :errors, :durable, :obstacle, :redrives, :budget, :due_ms, :created_ms, :failed_ms, :changed_ms)
+       (SELECT id FROM cause WHERE task = :task AND error = :error AND place = :place), :hash, :attempt,
+       :crashes, :errors, :durable, :obstacle, :redrives, :budget, :due_ms, :created_ms, :failed_ms,
+       :changed_ms)
 ON CONFLICT(key) DO NOTHING"""
 INSERT_JOB = f"""
 INSERT INTO job({", ".join(JOB)}) VALUES({", ".join(":" + name for name in JOB)}) ON CONFLICT DO NOTHING"""
@@ -57,7 +59,7 @@ def header(version: int) -> str:
 
 
 def parse(lines: Iterator[str], newest: int) -> Iterator[dict[str, Any]]:
-    """The jobs that the lines tell of. Raises `ValueError`, with the number of the line, for any other text."""
+    """The jobs that the lines tell of. Raises `ValueError`, with the line's number, for any other text."""
     for number, line in enumerate(lines, 1):
         try:
             told = json.loads(line)
@@ -70,9 +72,9 @@ def parse(lines: Iterator[str], newest: int) -> Iterator[dict[str, Any]]:
 
 
 def _check_header(told: Any, newest: int) -> None:
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
+    if not isinstance(told, dict) or told.get("format") != FORMAT:  # pyright: ignore[reportUnknownMemberType]
         raise ValueError(f"not an export of a journal: the first line has no format {FORMAT!r}")
-    if told.get("schema", 0) > newest:
+    if told.get("schema", 0) > newest:  # pyright: ignore[reportUnknownMemberType]
         raise ValueError(f"schema version {told['schema']}; this bgruntime knows versions up to {newest}")
 
 

@@ -17,9 +17,10 @@ UNKNOWN = "unknown task"
 INTERRUPTED = "interrupted"
 
 ENDED = """
-ended.key, ended.id, ended.task, ended.args, ended.options, ended.state, ended.reason, ended.error, ended.message,
-cause.place, trace.body, ended.attempt, ended.crashes, ended.errors, ended.durable, ended.obstacle, ended.owner,
-ended.redrives, ended.budget, ended.due_ms, ended.created_ms, ended.failed_ms, ended.changed_ms"""
+ended.key, ended.id, ended.task, ended.args, ended.options, ended.state, ended.reason, ended.error,
+ended.message, cause.place, trace.body, ended.attempt, ended.crashes, ended.errors, ended.durable,
+ended.obstacle, ended.owner, ended.redrives, ended.budget, ended.due_ms, ended.created_ms,
+ended.failed_ms, ended.changed_ms"""
 FROM_ENDED = "FROM ended JOIN cause ON cause.id = ended.cause LEFT JOIN trace ON trace.hash = ended.trace"
 OPEN_JOB = (
     "SELECT id, task, args, options, state, attempt, crashes, errors, owner, due_ms, created_ms FROM job"
@@ -28,9 +29,13 @@ GROUPS = """
 SELECT cause.task, cause.error, cause.place, count(*), min(failed_ms), max(failed_ms)
 FROM ended JOIN cause ON cause.id = ended.cause WHERE ended.state IN ({states}) {and_more}
 GROUP BY cause.id ORDER BY count(*) DESC, max(failed_ms) DESC LIMIT ?"""
-MATCHING_CAUSES = "SELECT id FROM cause WHERE (? IS NULL OR task = ?) AND (? IS NULL OR error = ? OR error LIKE ? ESCAPE '!')"
+MATCHING_CAUSES = (
+    "SELECT id FROM cause"
+    " WHERE (? IS NULL OR task = ?) AND (? IS NULL OR error = ? OR error LIKE ? ESCAPE '!')"
+)
 UNKNOWN_JOBS = f"""
-{OPEN_JOB} WHERE owner IS NULL AND due_ms <= ? AND task NOT IN (SELECT name.value FROM owner, json_each(owner.names) name)
+{OPEN_JOB} WHERE owner IS NULL AND due_ms <= ?
+AND task NOT IN (SELECT name.value FROM owner, json_each(owner.names) name)
 ORDER BY due_ms LIMIT ?"""
 
 
@@ -74,7 +79,7 @@ class Failure:
     created_at: float
     failed_at: float
     changed_at: float
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def redrivable(self) -> bool:

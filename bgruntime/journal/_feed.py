@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from bgruntime import BgRuntimeError, JournalUnavailable, PayloadError
 from bgruntime.extend import Adopted, Definition, JobQuarantined, JournalHost, ports
@@ -113,7 +114,10 @@ class Feed:
             if queue not in self._taking and await self._access.read(claimable, names, self._soon()):
                 task = self._loop.create_task(self._take(definitions), name=f"bgruntime-journal-feed {queue}")
                 self._taking[queue] = task
-                task.add_done_callback(lambda _, queue=queue: self._taken(queue))  # type: ignore[misc]
+                task.add_done_callback(self._when_taken(queue))
+
+    def _when_taken(self, queue: str) -> Callable[[object], None]:
+        return lambda _: self._taken(queue)
 
     async def _say_what_we_know(self) -> None:
         names = tuple(sorted(definition.name for definition in self._durable()))
@@ -173,7 +177,8 @@ class Feed:
                     return
 
     async def _adoptable(self, rows: Sequence[Claimed]) -> list[Adopted]:
-        jobs, unfit = [], []
+        jobs: list[Adopted] = []
+        unfit: list[tuple[Claimed, str]] = []
         for row in rows:
             definition = self._host.definition(row.task)
             if definition is None:
@@ -189,7 +194,7 @@ class Feed:
 
     def _adopted(self, row: Claimed, definition: Definition) -> Adopted:
         args, kwargs = self._recorder.codec(definition).decode(row.args)
-        options = json.loads(row.options) if row.options else {}
+        options: dict[str, Any] = json.loads(row.options) if row.options else {}
         self._entries[row.id] = Entry(
             id=row.id,
             key=row.key,

@@ -48,7 +48,8 @@ REDRIVE = 0.5
 EXHAUSTED = "SELECT id, task FROM ended WHERE key = ? AND state = 5 AND budget > 0 AND redrives >= budget"
 ASK_ONE = """
 UPDATE ended SET state = 3, due_ms = ?2, budget = max(budget, redrives + 1), changed_ms = ?2
-WHERE owner IS NULL AND obstacle IS NULL AND key IN (SELECT key FROM ended WHERE id = ?1 ORDER BY key DESC LIMIT 1)"""
+WHERE owner IS NULL AND obstacle IS NULL
+AND key IN (SELECT key FROM ended WHERE id = ?1 ORDER BY key DESC LIMIT 1)"""
 
 
 class Journal(Shelf):
@@ -152,7 +153,7 @@ class Journal(Shelf):
             self._redriver.stop()
 
     async def close(self) -> None:
-        """Write what is left, within two seconds, and close. Durable jobs that are not over run again later."""
+        """Write what is left, within two seconds, and close. Durable jobs not over yet run again later."""
         if not self._open:
             return
         loop = asyncio.get_running_loop()
@@ -312,7 +313,7 @@ class Journal(Shelf):
         self._ledger.touch(entry)
 
     def settled(self, job: Job[Any], ended: Ended) -> Awaitable[None] | None:
-        """A job is over; of a durable one that was cancelled that is on disk when what this returns is done."""
+        """A job is over; of a cancelled durable one that is on disk when what this returns is done."""
         if not self._open:
             return None
         if not definition_of(job).options.durable:
@@ -458,7 +459,7 @@ class Journal(Shelf):
         return self._recorder
 
     def lead(self, name: str, service: Service, every: float) -> None:
-        """Have `service`, a coroutine function, called every so many seconds in one process of this journal."""
+        """Have `service`, a coroutine function, called every so many seconds in one process of the file."""
         self.leader.add(name, service, every)
 
 

@@ -30,7 +30,7 @@ class Entry:
     state: State = State.AVAILABLE
     due_ms: int | None = None
     created_ms: int = 0
-    errors: list[dict[str, Any]] = field(default_factory=list)
+    errors: list[dict[str, Any]] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
     origin: int | None = None  # the failure it was redriven from
     marked: bool = False  # its first start here has been noted
 
@@ -84,7 +84,7 @@ class Ledger:
         self.murmur()
 
     def check(self, entry: Entry, future: asyncio.Future[bool | None]) -> None:
-        """The same, at once; `future` gets whether the row was still ours, None when nothing could be written."""
+        """The same, at once; `future` gets whether the row was still ours, None if nothing can be written."""
         self._dirty.pop(entry.key, None)
         self._checks.append((entry, future))
         self.ring()

@@ -52,7 +52,9 @@ class Line:
 
     @classmethod
     async def open(cls, path: str, before: Callable[[], None] | None = None) -> Line:
-        """Connects, after `before` was called in the connection's thread. Transactions are the caller's to begin.
+        """Connects, after `before` was called in the connection's thread.
+
+        Transactions are the caller's to begin.
 
         Raises what `before` or SQLite raised, with nothing left open. So does a cancellation.
         """
@@ -132,4 +134,4 @@ def _ends_with_the_program(connection: aiosqlite.Connection) -> None:
 def _stop_after_main() -> None:
     threading.main_thread().join()
     for connection in list(_open):
-        connection.stop()
+        connection.stop()  # pyright: ignore[reportUnknownMemberType]

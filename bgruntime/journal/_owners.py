@@ -94,7 +94,8 @@ def sign_off(connection: sqlite3.Connection, owner: Owner) -> None:
 
 
 RELEASE_ALL = """
-UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms), state = CASE state WHEN 2 THEN 0 ELSE state END
+UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms),
+               state = CASE state WHEN 2 THEN 0 ELSE state END
 WHERE owner = ?"""
 
 

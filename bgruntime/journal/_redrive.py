@@ -25,15 +25,22 @@ PAGE = 100  # claimed at a time, and running at a time of those that were not as
 HELD = 0  # the owner of a failure while a durable job is under way for it
 UNFIT = "arguments no longer fit"
 
-DUE = "SELECT key FROM ended WHERE due_ms <= ? AND owner IS NULL AND task IN (SELECT value FROM json_each(?)) ORDER BY due_ms LIMIT ?"
+DUE = """
+SELECT key FROM ended WHERE due_ms <= ? AND owner IS NULL AND task IN (SELECT value FROM json_each(?))
+ORDER BY due_ms LIMIT ?"""
 CLAIM = """
-UPDATE ended SET owner = ?, redrives = redrives + ? WHERE owner IS NULL AND key IN (SELECT value FROM json_each(?))
+UPDATE ended SET owner = ?, redrives = redrives + ?
+WHERE owner IS NULL AND key IN (SELECT value FROM json_each(?))
 RETURNING key, id, task, args, options"""
 HOLD = f"UPDATE ended SET owner = {HELD} WHERE key = ?"
 SUCCEEDED = "UPDATE ended SET state = 4, owner = NULL, due_ms = NULL, changed_ms = :now WHERE key = :key"
-FREED = "UPDATE ended SET owner = NULL, redrives = redrives - :counted, due_ms = CASE WHEN due_ms IS NULL THEN NULL ELSE max(due_ms, :now) END WHERE key = :key"
+FREED = """
+UPDATE ended SET owner = NULL, redrives = redrives - :counted,
+       due_ms = CASE WHEN due_ms IS NULL THEN NULL ELSE max(due_ms, :now) END
+WHERE key = :key"""
 UNFIT_NOW = """
-UPDATE ended SET state = 6, owner = NULL, due_ms = NULL, reason = :reason, message = :message, changed_ms = :now
+UPDATE ended SET state = 6, owner = NULL, due_ms = NULL, reason = :reason, message = :message,
+       changed_ms = :now
 WHERE key = :key"""
 
 
@@ -215,7 +222,7 @@ def freed(origin: int, now: int) -> tuple[str, dict[str, Any]]:
 
 def with_options(definition: Definition, options: str | None) -> Definition:
     """The task with the options one job of it was submitted with."""
-    kept = json.loads(options) if options else {}
+    kept: dict[str, Any] = json.loads(options) if options else {}
     known = {
         name: value
         for name, value in kept.items()
@@ -243,7 +250,9 @@ def claim_matching(connection: sqlite3.Connection, owner: int, wanted: Filter) -
 
 def claim_one(connection: sqlite3.Connection, owner: int, id: str) -> list[Failed]:
     """Take the newest failure with this id, if it can be redriven."""
-    sql = "SELECT key FROM ended WHERE id = ? AND obstacle IS NULL AND state IN (3, 5, 6, 7) ORDER BY key DESC LIMIT 1"
+    sql = """
+    SELECT key FROM ended WHERE id = ? AND obstacle IS NULL AND state IN (3, 5, 6, 7)
+    ORDER BY key DESC LIMIT 1"""
     return _claim(connection, owner, [key for (key,) in connection.execute(sql, (id,))], 0)
 
 

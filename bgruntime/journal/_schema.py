@@ -39,10 +39,12 @@ CREATE TABLE cause(                 -- what failures are grouped by
   id INTEGER PRIMARY KEY, task TEXT NOT NULL, error TEXT NOT NULL, place TEXT NOT NULL,
   UNIQUE(task, error, place)) STRICT;
 
-CREATE TABLE ended(                 -- jobs that are over: failures and how they fare, others while they are kept
+CREATE TABLE ended(                 -- jobs that are over: failures and how they fare,
+                                    -- others while they are kept
   key INTEGER PRIMARY KEY,
   id TEXT NOT NULL, task TEXT NOT NULL, args TEXT NOT NULL, options TEXT,
-  state INTEGER NOT NULL,           -- 3 retryable, 4 completed, 5 discarded, 6 quarantined, 7 cancelled, 8 given up
+  state INTEGER NOT NULL,           -- 3 retryable, 4 completed, 5 discarded, 6 quarantined,
+                                    -- 7 cancelled, 8 given up
   reason TEXT NOT NULL, error TEXT NOT NULL, message TEXT NOT NULL, cause INTEGER NOT NULL, trace BLOB,
   attempt INTEGER NOT NULL, crashes INTEGER NOT NULL, errors TEXT,
   durable INTEGER NOT NULL, obstacle TEXT,      -- why it cannot be redriven, if so

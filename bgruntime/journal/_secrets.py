@@ -81,6 +81,8 @@ def leaves(value: object, depth: int = DEPTH) -> Iterator[str]:
         case _ if depth:
             for part in parts_of(value):
                 yield from leaves(part, depth - 1)
+        case _:
+            return  # too deep
 
 
 def parts_of(value: object) -> Iterator[object]:

@@ -17,11 +17,12 @@ from ._schema import probe, set_up
 from ._turnstile import Spawn, Turnstile
 
 NEWEST_KEY = "SELECT max(coalesce((SELECT max(key) FROM job), 0), coalesce((SELECT max(key) FROM ended), 0))"
-RESCUED = """key, id, given, task, args, options, state, owner, run, attempt, crashes, started, due_ms, created_ms, errors, origin"""
+RESCUED = """key, id, given, task, args, options, state, owner, run, attempt, crashes, started,
+due_ms, created_ms, errors, origin"""
 
 
 class Session:
-    """The file at `path` as one process uses it. Every method runs in the connection's thread, except `abort`."""
+    """The file at `path` as one process uses it. All but `abort` runs in the connection's thread."""
 
     def __init__(self, path: Path, spawn: Spawn, *, power_safe: bool = True) -> None:
         self.path = str(path)

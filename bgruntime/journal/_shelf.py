@@ -187,7 +187,7 @@ class Shelf:
         """Write all that is in the journal to `path` as JSON lines; returns how many jobs that were."""
         await self._settled()
         total = 0
-        with open(path, "w", encoding="utf-8", opener=_private) as file:
+        with open(path, "w", encoding="utf-8", opener=_private) as file:  # noqa: ASYNC230 -- a page at a time
             file.write(_exchange.header(NEWEST) + "\n")
             for kind in ("ended", "job"):
                 after = -1
@@ -204,7 +204,7 @@ class Shelf:
         Raises `ValueError`, naming the line, for a file that is no export; pages before it are in then.
         """
         total = 0
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8") as file:  # noqa: ASYNC230 -- a page at a time
             told = (job for job in _exchange.parse(iter(file), NEWEST) if jobs or job["kind"] != "job")
             for page in pages(told, _exchange.PAGE):
                 total += await self._writer.step(_exchange.take_in, page, durable=True)

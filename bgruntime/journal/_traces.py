@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import bgruntime
 
@@ -119,7 +120,8 @@ def _chain(error: BaseException | None, secrets: Secrets) -> Iterator[Link]:
 def _told(error: BaseException) -> str:
     message = message_of(error)
     if isinstance(error, BaseExceptionGroup):
-        parts = [f"{name_of(type(part))}: {message_of(part)}" for part in error.exceptions[:LINKS]]
+        inner = cast("tuple[BaseException, ...]", error.exceptions)  # pyright: ignore[reportUnknownMemberType]
+        parts = [f"{name_of(type(part))}: {message_of(part)}" for part in inner[:LINKS]]
         message = "\n  ".join([message, *parts])
     return message
 

@@ -27,7 +27,8 @@ VACUUM = 200  # pages given back after a batch
 PURGEABLE = "SELECT {what} FROM ended WHERE state = ? AND failed_ms < ? AND changed_ms < ? AND owner IS NULL"
 PURGE = f"DELETE FROM ended WHERE key IN ({PURGEABLE.format(what='key')} ORDER BY failed_ms LIMIT ?)"
 EXCESS = """
-DELETE FROM ended WHERE key IN (SELECT key FROM ended WHERE state = ? AND owner IS NULL ORDER BY failed_ms LIMIT ?)"""
+DELETE FROM ended WHERE key IN (SELECT key FROM ended WHERE state = ? AND owner IS NULL
+ORDER BY failed_ms LIMIT ?)"""
 UNUSED_TRACES = (
     "SELECT hash FROM trace WHERE hash NOT IN (SELECT trace FROM ended WHERE trace IS NOT NULL) LIMIT 10000"
 )
@@ -35,13 +36,15 @@ DELETE_TRACES = """
 DELETE FROM trace WHERE hash = ? AND seen_ms < ?
 AND hash NOT IN (SELECT trace FROM ended WHERE state IN (3, 5) AND failed_ms >= ? AND trace IS NOT NULL)"""
 NOBODYS = (  # no process works on a copy
-    """UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms), state = CASE state WHEN 2 THEN 0 ELSE state END
+    """UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms),
+              state = CASE state WHEN 2 THEN 0 ELSE state END
        WHERE owner IS NOT NULL""",
     "UPDATE ended SET owner = NULL WHERE owner > 0",
     "DELETE FROM owner",
 )
 DELETE_CAUSES = """
-DELETE FROM cause WHERE id IN (SELECT id FROM cause WHERE NOT EXISTS(SELECT 1 FROM ended WHERE ended.cause = cause.id)
+DELETE FROM cause WHERE id IN (SELECT id FROM cause
+WHERE NOT EXISTS(SELECT 1 FROM ended WHERE ended.cause = cause.id)
 LIMIT 1000)"""
 
 
@@ -113,7 +116,7 @@ class Upkeep:
 
     async def backup(self, path: Path) -> None:
         """Copies the journal to `path` while it is in use, and checks the copy; see `Journal.backup`."""
-        if path.absolute() == self._access.path.absolute():
+        if path.absolute() == self._access.path.absolute():  # noqa: ASYNC240 -- it reads no disk
             raise ValueError(f"{path} is the journal itself")
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
@@ -168,7 +171,7 @@ def delete_traces(connection: sqlite3.Connection, hashes: list[bytes], since_ms:
 
 
 def copy(source: str, target: Path) -> None:
-    """Copy a database in one step on a connection of its own, so that no writer waits and none disturbs it."""
+    """Copy a database in one step on a connection of its own: no writer waits and none disturbs it."""
     partial = target.with_name(f"{target.name}.partial")
     partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))

@@ -1,4 +1,4 @@
-"""The one task that writes: whatever has come together by the time the last commit is done is the next one."""
+"""The one task that writes: what has come together by the time the last commit is done is the next one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Writer:
     async def accept(
         self, rows: list[tuple[Any, ...]], then: tuple[str, list[tuple[Any, ...]]] | None = None
     ) -> None:
-        """Returns when all rows are on disk. `JournalUnavailable`: none is; `AcceptUnknown`: the disk hangs."""
+        """Returns when all rows are on disk. `JournalUnavailable`: none is; `AcceptUnknown`: it hangs."""
         if not self.takes:
             raise self._access.refusal()
         accept = Accept(rows, self._ports.monotonic() + ACCEPT_LIMIT, self._loop.create_future(), then)
@@ -201,7 +201,7 @@ class Writer:
             self._give_back(batch, error)
 
     async def _find_out(self, batch: Batch) -> None:
-        """A commit failed half way. After another one, made anew, its rows are there or they never will be."""
+        """A commit failed half way. After another one, made anew, its rows are there or never will be."""
         await self._access.hang_up()
         await self._access.open()
         await self._access.write(self._access.session.beat, LOCK_LIMIT)
@@ -211,7 +211,7 @@ class Writer:
                 settle(accept.future, None)
 
     async def _move(self) -> None:
-        """The file was taken away: what is ours goes into the one that is there now, then this batch again."""
+        """The file was taken away: what is ours goes into the one there is now, then this batch again."""
         self._access.note(Gone("it was replaced or removed; opening the one that is there now"))
         rows = await self._access.write(self._access.session.rescue)
         await self._access.hang_up()

@@ -45,6 +45,8 @@ class JobLog:
                     queue_wait_s=round(event.queue_wait, 6),
                     duration_s=round(event.duration, 6),
                 )
+            case _:
+                pass
 
 
 def complain(about: str, error: BaseException | None) -> None:

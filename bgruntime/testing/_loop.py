@@ -53,8 +53,9 @@ class SimLoop(Refusals):
     order) or ``tasks`` (more orders than asyncio promises). *on_step* is called with the loop
     before every step: check what must always hold there, cancel a task, `stall` the loop,
     move the wall clock. *on_rest* is called when nothing is ready and time is about to jump:
-    check there what must hold whenever the program has done all it can. *early* lets timers fire up to so many seconds too soon, as uvloop's
-    do; *step_time* is what one step costs in seconds; *latency* is the range, in seconds,
+    check there what must hold whenever the program has done all it can. *early* lets timers
+    fire up to so many seconds too soon, as uvloop's do; *step_time* is what one step costs in
+    seconds; *latency* is the range, in seconds,
     from which the delays of threads are drawn. More than *max_steps* steps are a
     `SimLivelock`.
     """

@@ -96,7 +96,7 @@ class ManualSubmissions(Submissions):
         for rt in self._runtimes:
             rt.resume()
         try:
-            while any(str(one.job.state) in UNDER_WAY for one in self.all):
+            while any(str(one.job.state) in UNDER_WAY for one in self.all):  # noqa: ASYNC110 -- no event has it
                 await asyncio.sleep(POLL)
         finally:
             for rt in self._runtimes:
@@ -210,7 +210,7 @@ def _noted() -> Submissions:
 
 async def _has_run(job: Job[Any]) -> None:
     """Wait until the job is over, or waits for another attempt."""
-    over = asyncio.ensure_future(job.wait())
+    over = asyncio.ensure_future(job.wait())  # noqa: TID251 -- cancelled below
     try:
         while str(job.state) in UNDER_WAY:
             await asyncio.wait([over], timeout=POLL)
@@ -219,7 +219,7 @@ async def _has_run(job: Job[Any]) -> None:
 
 
 def _at_once(target: Any) -> Any:
-    return target.with_options(delay=0.0, run_at=None) if isinstance(target, Task) else target
+    return target.with_options(delay=0.0, run_at=None) if isinstance(target, Task) else target  # pyright: ignore[reportUnknownVariableType]
 
 
 def _name(target: Any) -> str:

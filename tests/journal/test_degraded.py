@@ -410,12 +410,12 @@ def test_a_commit_that_cannot_be_looked_up_is_answered_with_its_id(run, path, mo
             original = _access.Access.open
             broken = [True]
 
-            async def open(self):
+            async def opened(self):
                 if broken[0]:
                     raise disk_error()
                 await original(self)
 
-            monkeypatch.setattr(_access.Access, "open", open)
+            monkeypatch.setattr(_access.Access, "open", opened)
             with pytest.raises(AcceptUnknown) as caught:
                 await rt.submit(durable(look), 4)
             broken[0] = False

@@ -95,8 +95,8 @@ ENDS = {
             async with Runtime(journal=sys.argv[1]) as rt:
                 await rt.submit(work)
                 reading, writing = os.pipe()
-                child = os.posix_spawn(sys.executable, [sys.executable, "-c", HOLDER, sys.argv[1]], os.environ,
-                    file_actions=[(os.POSIX_SPAWN_DUP2, writing, 1)])
+                child = os.posix_spawn(sys.executable, [sys.executable, "-c", HOLDER, sys.argv[1]],
+                    os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, writing, 1)])
                 assert os.read(reading, 1) == b"h"
                 os.kill(child, signal.SIGSTOP)
                 await rt.submit(fail)

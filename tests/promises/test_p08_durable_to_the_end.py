@@ -76,7 +76,8 @@ async def main():
         if sys.argv[2] == "first":
             await rt.submit(attempts)
         await rt.drain()
-        print(*[(one.state, one.attempt, one.crashes, len(one.attempts)) for one in await rt.journal.failures()])
+        failures = await rt.journal.failures()
+        print(*[(one.state, one.attempt, one.crashes, len(one.attempts)) for one in failures])
 asyncio.run(main())
 """
 )

@@ -515,9 +515,7 @@ def test_p14_every_started_attempt_of_a_storm_is_cleaned_up(run, clock):
                 if rng.random() < 0.4:
                     rng.choice(jobs).cancel()
                 await turns(rng.randrange(4))
-            for _ in range(60):
-                if all(word(job.state) in {"completed", "cancelled", "discarded"} for job in jobs):
-                    break
+            while not all(word(job.state) in {"completed", "cancelled", "discarded"} for job in jobs):
                 await clock.advance(5.0)
             await rt.drain()
         assert len(opened) == len(closed) > 0

@@ -84,7 +84,8 @@ def test_p24_a_forked_child_is_refused_and_the_parent_goes_on(loop):
         pytest.importorskip("uvloop")
     imports, start = LOOPS[loop]
     done = python(SCRIPT.format(uvloop=imports, start=start))
-    assert "Traceback" not in done.stderr and "Warning" not in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    assert "Warning" not in done.stderr, done.stderr
     assert done.stdout == "0 ['parent', 'after'] 4\n"
 
 
