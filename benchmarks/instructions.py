@@ -19,6 +19,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks import ours, peers
@@ -31,20 +32,17 @@ ALLOWED = 1.03
 BASELINE = Path(__file__).parent / "instructions.json"
 KINDS = ("no-op", "suspends once")
 
-WAYS = {
-    way.name: way
-    for way in (
-        ours.NOWAIT,
-        ours.SUBMIT,
-        ours.MAP,
-        peers.RAW,
-        peers.GATHER,
-        peers.AIOJOBS_WAIT,
-        peers.ANYIO,
-        peers.AIOMETER,
-    )
-}
-OURS = (ours.NOWAIT.name, ours.SUBMIT.name, ours.MAP.name)
+NOWAIT = Way("bgruntime, submit_nowait", partial(ours.submit_nowait, portion=PORTION))
+SUBMIT = Way("bgruntime, await submit", partial(ours.submit, portion=PORTION))
+OURS = (NOWAIT, SUBMIT, ours.MAP)
+PEERS = (
+    peers.RAW,
+    Way(peers.GATHER.name, partial(peers.in_portions, peers.gather_semaphore, PORTION)),
+    Way(peers.AIOJOBS.name, partial(peers.aiojobs_portions, portion=PORTION)),
+    Way(peers.ANYIO.name, partial(peers.in_portions, peers.anyio_limiter, PORTION)),
+    Way(peers.AIOMETER.name, partial(peers.in_portions, peers.aiometer_all, PORTION)),
+)
+WAYS = {way.name: way for way in (*OURS, *PEERS)}
 
 
 def main() -> int:
@@ -52,9 +50,8 @@ def main() -> int:
     options = arguments()
     if shutil.which("valgrind") is None:
         sys.exit("valgrind is not installed (Debian: apt-get install valgrind)")
-    counted = {
-        kind: {name: per_job(name, kind) for name in (OURS if options.check else WAYS)} for kind in KINDS
-    }
+    chosen = OURS if options.check else (*OURS, *PEERS)
+    counted = {kind: {way.name: per_job(way.name, kind) for way in chosen} for kind in KINDS}
     known = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     before = known.get(version(), {})
     print("\n".join(table(counted, before)))
@@ -89,12 +86,7 @@ def instructions(name: str, kind: str, jobs: int) -> int:
 
 def one(way: Way, kind: str, jobs: int) -> None:
     """The work that is counted."""
-
-    async def portions() -> None:
-        for _ in range(jobs // PORTION):
-            await way.run(PORTION, LIMIT, JOBS[kind])
-
-    run("asyncio", portions)
+    run("asyncio", lambda: way.run(jobs, LIMIT, JOBS[kind]))
 
 
 def table(counted: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> list[str]:

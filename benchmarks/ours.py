@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from functools import partial
 from math import frexp, ldexp
 from typing import Any
 
@@ -19,47 +20,40 @@ TIMEOUT = 30.0
 BACKLOG = 1000
 
 
-def runtime(limit: int, queue_size: int, *, recording: bool = True) -> Runtime:
+def runtime(limit: int, queue_size: int) -> Runtime:
     """A runtime that has yet to be entered."""
-    return Runtime(concurrency=limit, queue_size=max(1, queue_size))
+    return Runtime(concurrency=limit, queue_size=queue_size)
 
 
 def a_task(job: Job, timeout: float | None = TIMEOUT) -> Task[[], Any]:
+    """*job* as a task of ours."""
     return task(job, timeout=timeout)
 
 
-async def submit_nowait(jobs: int, limit: int, job: Job) -> int:
+async def submit_nowait(jobs: int, limit: int, job: Job, portion: int | None = None) -> int:
+    """Submit all of them, or a *portion* at a time, and then await each."""
     work = a_task(job)
-    async with runtime(limit, jobs) as rt:
+    size = portion or jobs
+    async with runtime(limit, size) as rt:
         record(rt)
-        handles = [rt.submit_nowait(work) for _ in range(jobs)]
-        for handle in handles:
-            await handle
-    return sum(handle.state == "completed" for handle in handles)
-
-
-async def submit(jobs: int, limit: int, job: Job) -> int:
-    work = a_task(job)
-    async with runtime(limit, jobs) as rt:
-        record(rt)
-        handles = [await rt.submit(work) for _ in range(jobs)]
-        for handle in handles:
-            await handle
-    return sum(handle.state == "completed" for handle in handles)
-
-
-async def short_backlog(jobs: int, limit: int, job: Job) -> int:
-    """Never more than a thousand waiting: what a service that sheds load really has."""
-    work = a_task(job)
-    completed = 0
-    async with runtime(limit, BACKLOG) as rt:
-        record(rt)
-        for begin in range(0, jobs, BACKLOG):
-            handles = [rt.submit_nowait(work) for _ in range(min(BACKLOG, jobs - begin))]
+        for begin in range(0, jobs, size):
+            handles = [rt.submit_nowait(work) for _ in range(min(size, jobs - begin))]
             for handle in handles:
-                await handle
-            completed += sum(handle.state == "completed" for handle in handles)
-    return completed
+                await handle  # a job that did not complete raises here
+    return jobs
+
+
+async def submit(jobs: int, limit: int, job: Job, portion: int | None = None) -> int:
+    """The same with the call that waits for room when there is none."""
+    work = a_task(job)
+    size = portion or jobs
+    async with runtime(limit, size) as rt:
+        record(rt)
+        for begin in range(0, jobs, size):
+            handles = [await rt.submit(work) for _ in range(min(size, jobs - begin))]
+            for handle in handles:
+                await handle  # a job that did not complete raises here
+    return jobs
 
 
 async def map_all(jobs: int, limit: int, job: Job) -> int:
@@ -83,7 +77,7 @@ async def one_at_a_time(jobs: int, limit: int, job: Job) -> int:
 
 NOWAIT = Way("bgruntime, submit_nowait", submit_nowait)
 SUBMIT = Way("bgruntime, await submit", submit)
-SHORT = Way("bgruntime, backlog 1,000", short_backlog)
+SHORT = Way("bgruntime, backlog 1,000", partial(submit_nowait, portion=BACKLOG))
 MAP = Way("bgruntime, map", map_all)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import aiojobs
 import aiometer
@@ -104,10 +105,10 @@ async def aiojobs_wait(jobs: int, limit: int, job: Job) -> int:
     return len(handles)
 
 
-async def aiojobs_short_backlog(jobs: int, limit: int, job: Job) -> int:
+async def aiojobs_portions(jobs: int, limit: int, job: Job, portion: int) -> int:
     scheduler = aiojobs.Scheduler(limit=limit, pending_limit=0)
-    for begin in range(0, jobs, BACKLOG):
-        await _count_down(scheduler, min(BACKLOG, jobs - begin), job)
+    for begin in range(0, jobs, portion):
+        await _count_down(scheduler, min(portion, jobs - begin), job)
     await scheduler.close()
     return jobs
 
@@ -151,13 +152,11 @@ async def taskiq_in_memory(jobs: int, limit: int, job: Job) -> int:
     return completed
 
 
-def in_portions(run: Callable[[int, int, Job], Awaitable[int]]) -> Callable[[int, int, Job], Awaitable[int]]:
-    """The same, a thousand at a time."""
-
-    async def portions(jobs: int, limit: int, job: Job) -> int:
-        return sum([await run(min(BACKLOG, jobs - begin), limit, job) for begin in range(0, jobs, BACKLOG)])
-
-    return portions
+async def in_portions(
+    run: Callable[[int, int, Job], Awaitable[int]], portion: int, jobs: int, limit: int, job: Job
+) -> int:
+    """*run* again and again, so many jobs at a time."""
+    return sum([await run(min(portion, jobs - begin), limit, job) for begin in range(0, jobs, portion)])
 
 
 RAW_ALL = Way("create_task, all at once", all_at_once)
@@ -170,5 +169,5 @@ AIOJOBS = Way("aiojobs", aiojobs_countdown)
 AIOJOBS_WAIT = Way("aiojobs, each job waited for", aiojobs_wait)
 AIOMETER = Way("aiometer", aiometer_all, most=10_000)
 TASKIQ = Way("taskiq, in-memory broker", taskiq_in_memory, most=5_000)
-GATHER_SHORT = Way("gather + Semaphore, backlog 1,000", in_portions(gather_semaphore))
-AIOJOBS_SHORT = Way("aiojobs, backlog 1,000", aiojobs_short_backlog)
+GATHER_SHORT = Way("gather + Semaphore, backlog 1,000", partial(in_portions, gather_semaphore, BACKLOG))
+AIOJOBS_SHORT = Way("aiojobs, backlog 1,000", partial(aiojobs_portions, portion=BACKLOG))
