@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ._engine.supervise import Wait
 from ._model.jobs import Job
 from ._model.states import JobState
-from ._task import Task, close_refused
+from ._task import close_refused
 
 if TYPE_CHECKING:
     from ._runtime import Runtime
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A", bound=Awaitable[Any])
 
 
 class Group:
@@ -50,13 +51,13 @@ class Group:
         return self
 
     @overload
-    async def submit(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
     async def submit(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R]: ...
     @overload
-    async def submit(self, task: Awaitable[R], /) -> Job[R]: ...
+    async def submit(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
+    @overload
+    async def submit(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
     @overload
     async def submit(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     async def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -71,13 +72,13 @@ class Group:
         return job
 
     @overload
-    def submit_nowait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
     def submit_nowait(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R]: ...
     @overload
-    def submit_nowait(self, task: Awaitable[R], /) -> Job[R]: ...
+    def submit_nowait(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
+    @overload
+    def submit_nowait(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
     @overload
     def submit_nowait(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     def submit_nowait(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -46,7 +46,8 @@ class Host:
 
     async def submit(self, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Job[Any]:
         task: Task[..., Any] = Task(replace(definition, kept=False))
-        return await self._runtime.submit(task, *args, **kwargs)
+        job: Job[Any] = await self._runtime.submit(task, *args, **kwargs)
+        return job
 
     def emit(self, event: Event) -> None:
         if self._engine.tell.wanted(type(event)):

@@ -7,7 +7,16 @@ import concurrent.futures
 import inspect
 import os
 from asyncio import _get_running_loop
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from dataclasses import fields, replace
@@ -61,6 +70,15 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R1 = TypeVar("R1")
+R2 = TypeVar("R2")
+R3 = TypeVar("R3")
+R4 = TypeVar("R4")
+R5 = TypeVar("R5")
+R6 = TypeVar("R6")
+A = TypeVar("A", bound=Awaitable[Any])
+
+Called = Call[R] | Coroutine[Any, Any, R]
 
 _OPTIONS = (
     *(field.name for field in fields(Limits)),
@@ -285,13 +303,13 @@ class Runtime:
     # -- submitting --------------------------------------------------------------------------------
 
     @overload
-    async def submit(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
     async def submit(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R]: ...
     @overload
-    async def submit(self, task: Awaitable[R], /) -> Job[R]: ...
+    async def submit(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
+    @overload
+    async def submit(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
     @overload
     async def submit(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     async def submit(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -342,13 +360,13 @@ class Runtime:
         return job
 
     @overload
-    def submit_nowait(self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
-    @overload
     def submit_nowait(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> Job[R]: ...
     @overload
-    def submit_nowait(self, task: Awaitable[R], /) -> Job[R]: ...
+    def submit_nowait(self, task: Coroutine[Any, Any, R], /) -> Job[R]: ...
+    @overload
+    def submit_nowait(self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs) -> Job[object]: ...
     @overload
     def submit_nowait(self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> Job[R]: ...
     def submit_nowait(self, task: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -362,7 +380,7 @@ class Runtime:
         engine = self._engine
         if engine is not None and type(task) is Task:
             entry = engine.entries.get(task.definition)
-            if entry is not None and not entry.options.durable:
+            if entry is not None and not entry.durable:
                 return admit(engine, entry, args, kwargs)
         return self._submit_nowait(task, args, kwargs, None)
 
@@ -389,12 +407,14 @@ class Runtime:
 
     @overload
     def submit_threadsafe(
-        self, task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs
+        self, task: Callable[P, Coroutine[Any, Any, R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> concurrent.futures.Future[R]: ...
     @overload
+    def submit_threadsafe(self, task: Coroutine[Any, Any, R], /) -> concurrent.futures.Future[R]: ...
+    @overload
     def submit_threadsafe(
-        self, task: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
-    ) -> concurrent.futures.Future[R]: ...
+        self, task: Callable[P, A], /, *args: P.args, **kwargs: P.kwargs
+    ) -> concurrent.futures.Future[object]: ...
     @overload
     def submit_threadsafe(
         self, task: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
@@ -466,6 +486,18 @@ class Runtime:
             engine.outside.pop(future, None)
             engine.check_idle()
 
+    @overload
+    async def submit_many(
+        self, task: Callable[..., Coroutine[Any, Any, R]], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[R]]: ...
+    @overload
+    async def submit_many(
+        self, task: Callable[..., A], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[object]]: ...
+    @overload
+    async def submit_many(
+        self, task: Callable[..., R], calls: Iterable[Sequence[Any]], /
+    ) -> list[Job[R]]: ...
     async def submit_many(self, task: Any, calls: Iterable[Sequence[Any]], /) -> list[Job[Any]]:
         """Accept one job for each tuple of arguments, all or none.
 
@@ -511,7 +543,7 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Task[..., R],
+        task: Callable[..., Coroutine[Any, Any, R]],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
@@ -520,12 +552,12 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., A],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
         on_error: Literal["raise"] = "raise",
-    ) -> Fanout[R]: ...
+    ) -> Fanout[object]: ...
     @overload
     def map(
         self,
@@ -538,7 +570,7 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Task[..., R],
+        task: Callable[..., Coroutine[Any, Any, R]],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
@@ -547,7 +579,16 @@ class Runtime:
     @overload
     def map(
         self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., A],
+        *iterables: Iterable[Any] | AsyncIterable[Any],
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[object]: ...
+    @overload
+    def map(
+        self,
+        task: Callable[..., R],
         *iterables: Iterable[Any] | AsyncIterable[Any],
         limit: int | None = None,
         ordered: bool = True,
@@ -580,7 +621,7 @@ class Runtime:
     @overload
     def starmap(
         self,
-        task: Task[..., R],
+        task: Callable[..., Coroutine[Any, Any, R]],
         iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
         *,
         limit: int | None = None,
@@ -590,13 +631,13 @@ class Runtime:
     @overload
     def starmap(
         self,
-        task: Callable[..., Awaitable[R]],
+        task: Callable[..., A],
         iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
         *,
         limit: int | None = None,
         ordered: bool = True,
         on_error: Literal["raise"] = "raise",
-    ) -> Fanout[R]: ...
+    ) -> Fanout[object]: ...
     @overload
     def starmap(
         self,
@@ -605,8 +646,38 @@ class Runtime:
         *,
         limit: int | None = None,
         ordered: bool = True,
-        on_error: OnError = "raise",
-    ) -> Fanout[Any]: ...
+        on_error: Literal["raise"] = "raise",
+    ) -> Fanout[R]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., Coroutine[Any, Any, R]],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., A],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[object]: ...
+    @overload
+    def starmap(
+        self,
+        task: Callable[..., R],
+        iterable: Iterable[Sequence[Any]] | AsyncIterable[Sequence[Any]],
+        *,
+        limit: int | None = None,
+        ordered: bool = True,
+        on_error: OnError,
+    ) -> Fanout[R | BaseException]: ...
     def starmap(
         self,
         task: Any,
@@ -651,13 +722,179 @@ class Runtime:
     @overload
     async def gather(
         self,
-        *calls: Call[R] | Awaitable[R],
+        call1: Called[R1],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4, R5]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        call6: Called[R6],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[R1, R2, R3, R4, R5, R6]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[
+        R1 | BaseException, R2 | BaseException, R3 | BaseException, R4 | BaseException, R5 | BaseException
+    ]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R1],
+        call2: Called[R2],
+        call3: Called[R3],
+        call4: Called[R4],
+        call5: Called[R5],
+        call6: Called[R6],
+        /,
+        *,
+        limit: int | None = None,
+        return_exceptions: bool,
+    ) -> tuple[
+        R1 | BaseException,
+        R2 | BaseException,
+        R3 | BaseException,
+        R4 | BaseException,
+        R5 | BaseException,
+        R6 | BaseException,
+    ]: ...
+    @overload
+    async def gather(
+        self,
+        call1: Called[R],
+        call2: Called[R],
+        call3: Called[R],
+        call4: Called[R],
+        call5: Called[R],
+        call6: Called[R],
+        call7: Called[R],
+        /,
+        *calls: Called[R],
         limit: int | None = None,
         return_exceptions: Literal[False] = False,
     ) -> list[R]: ...
     @overload
     async def gather(
-        self, *calls: Call[R] | Awaitable[R], limit: int | None = None, return_exceptions: bool
+        self,
+        call1: Called[R],
+        call2: Called[R],
+        call3: Called[R],
+        call4: Called[R],
+        call5: Called[R],
+        call6: Called[R],
+        call7: Called[R],
+        /,
+        *calls: Called[R],
+        limit: int | None = None,
+        return_exceptions: bool,
     ) -> list[R | BaseException]: ...
     async def gather(self, *calls: Any, limit: int | None = None, return_exceptions: bool = False) -> Any:
         """Different calls at once, at most *limit* at a time; their results in order.

@@ -5,12 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypedDict, TypeVar, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 from weakref import WeakSet
 
 from ._context import ResourceDefault
@@ -25,13 +36,19 @@ R_co = TypeVar("R_co", covariant=True)
 ExceptionKinds = type[BaseException] | tuple[type[BaseException], ...]
 
 
+class TenacityWait(Protocol):
+    """Any wait of tenacity, as far as a type checker needs to know."""
+
+    def __call__(self, retry_state: Any) -> float: ...
+
+
 class OptionArguments(TypedDict, total=False):
     """The options that a task and a submission share."""
 
     queue: str
     timeout: float | None
     max_attempts: int
-    backoff: Any
+    backoff: Backoff | TenacityWait | float
     retry_on: ExceptionKinds
     give_up_on: ExceptionKinds
     priority: int
@@ -94,8 +111,9 @@ class Task(Generic[P, R_co]):
         """The options its jobs run under."""
         return self.definition.options
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        return self.definition.function(*args, **kwargs)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+        called: Coroutine[Any, Any, R_co] = self.definition.function(*args, **kwargs)
+        return called
 
     def with_options(self, **options: Unpack[SubmitArguments]) -> Task[P, R_co]:
         """A copy to submit with other options; the task itself is not changed.
@@ -120,6 +138,16 @@ class Task(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+
+class PlainTask(Task[P, R_co]):
+    """What `task` makes of a plain function, to type checkers: calling it gives the value itself."""
+
+    if TYPE_CHECKING:
+
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[override]
+
+        def with_options(self, **options: Unpack[SubmitArguments]) -> PlainTask[P, R_co]: ...
 
 
 class Registry:
@@ -157,15 +185,15 @@ registry = Registry()
 
 
 @overload
-def task(fn: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
 @overload
-def task(fn: Callable[P, R], /) -> Task[P, R]: ...
+def task(fn: Callable[P, R], /) -> PlainTask[P, R]: ...
 @overload
 def task(**options: Unpack[TaskArguments]) -> _Decorator: ...
 @overload
-def task(fn: Callable[P, Awaitable[R]], /, **options: Unpack[TaskArguments]) -> Task[P, R]: ...
+def task(fn: Callable[P, Coroutine[Any, Any, R]], /, **options: Unpack[TaskArguments]) -> Task[P, R]: ...  # type: ignore[overload-overlap]
 @overload
-def task(fn: Callable[P, R], /, **options: Unpack[TaskArguments]) -> Task[P, R]: ...
+def task(fn: Callable[P, R], /, **options: Unpack[TaskArguments]) -> PlainTask[P, R]: ...
 def task(fn: Any = None, /, **options: Any) -> Any:
     """Make a function a task: something whose calls can be submitted as jobs.
 
@@ -202,9 +230,9 @@ class _Decorator:
     """What ``@task(...)`` decorates with. Typing only."""
 
     @overload
-    def __call__(self, fn: Callable[P, Awaitable[R]], /) -> Task[P, R]: ...
+    def __call__(self, fn: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
     @overload
-    def __call__(self, fn: Callable[P, R], /) -> Task[P, R]: ...
+    def __call__(self, fn: Callable[P, R], /) -> PlainTask[P, R]: ...
     def __call__(self, fn: Any, /) -> Any:
         raise AssertionError("typing only")
 

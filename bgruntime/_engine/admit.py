@@ -47,7 +47,7 @@ def admit(
         engine.check_here()
         _check_open(engine, entry, nested=False)
     line: Line = entry.queue
-    if line.waiting + line.later >= line.size or (line.room and not engine.inside()):
+    if line.waiting + line.later >= line.size or (engine.room_wanted and line.room and not engine.inside()):
         find_room(engine, entry)
     if args or kwargs:
         check_arguments(engine, entry, args, kwargs)
@@ -61,7 +61,7 @@ def admit(
     job._attempt = 0
     job._id = job._more = job._task = job._stop = job._reason = job._started = None
     entry.tally.submitted += 1
-    if not entry.plain or entry.threaded:
+    if not entry.plain:
         place(engine, job)
         return job
     job._state = AVAILABLE

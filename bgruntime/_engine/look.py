@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,9 @@ def find_job(engine: Supervisor, id: str) -> Job[Any] | None:
     if job is not None:
         return job
     engine.fold()
-    number = engine.ids.decode(id)
-    return next(
-        (_of_record(one) for one in reversed(engine.ring) if one.id == id or one.id == number is not None),
-        None,
-    )
+    late = engine.late.get(id)
+    found = (one for one in reversed(engine.ring) if one is late or one[1] == id)
+    return next((_of_record(engine, one) for one in found), None)
 
 
 def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> list[Job[Any]]:
@@ -40,19 +39,21 @@ def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> l
 
 
 def _ended(engine: Supervisor) -> Iterator[Job[Any]]:
-    for record in reversed(engine.ring):
-        held = engine.named.get(record.id) if isinstance(record.id, str) else None
-        yield held if held is not None else _of_record(record)
+    for raw in reversed(engine.ring):
+        id = raw[1] or engine.late_ids.get(builtins.id(raw))
+        held = None if id is None else engine.named.get(id)
+        yield held if held is not None else _of_record(engine, raw)
 
 
-def _of_record(record: Record) -> Job[Any]:
+def _of_record(engine: Supervisor, raw: Any) -> Job[Any]:
     """A job of which only the record is left: awaiting it says so."""
+    record = Record._make(raw)
     job: Job[Any] = object.__new__(Job)  # pyright: ignore[reportUnknownVariableType]
-    job._entry, job._id, job._state, job._attempt = record.entry, record.id, record.state, record.attempt
+    job._id = record.id or engine.late_ids.get(builtins.id(raw))
+    job._entry, job._state, job._attempt = record.entry, record.state, record.attempt
     job._reason, job._value, job._waiters = record.reason, GONE, OVER
-    job._args = job._kwargs = job._context = job._more = job._task = job._stop = job._trace = job._started = (
-        None
-    )
+    job._context = raw
+    job._args = job._kwargs = job._more = job._task = job._stop = job._trace = job._started = None
     return job
 
 
@@ -93,12 +94,13 @@ def _task_stats(tally: Tally) -> TaskStats:
     return TaskStats(
         submitted=tally.submitted,
         rejected=tally.rejected,
-        completed=states[JobState.COMPLETED],
+        completed=states[JobState.COMPLETED] + tally.succeeded,
         failed=states[JobState.DISCARDED],
         cancelled=states[JobState.CANCELLED],
         timed_out=outcomes[Outcome.TIMED_OUT],
         retried=states[JobState.RETRYABLE],
-        outcomes={str(outcome): count for outcome, count in outcomes.items() if count},
+        outcomes={str(outcome): count for outcome, count in outcomes.items() if count}
+        | ({str(Outcome.SUCCEEDED): tally.succeeded} if tally.succeeded else {}),
     )
 
 

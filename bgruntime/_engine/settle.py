@@ -25,7 +25,7 @@ class Record(NamedTuple):
     """
 
     entry: Entry
-    id: str | int | None
+    id: str | None
     state: JobState
     outcome: Outcome | None
     attempt: int

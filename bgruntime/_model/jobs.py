@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextvars import Context, ContextVar
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
@@ -105,6 +105,7 @@ class Entry:
         "call",
         "carry",
         "definition",
+        "durable",
         "engine",
         "fresh",
         "name",
@@ -134,6 +135,7 @@ class Entry:
         self.fresh = options.context == "fresh"
         self.carry: tuple[ContextVar[Any], ...] = options.carry
         self.backoff = options.backoff
+        self.durable = options.durable
         self.plain = not (
             options.delay
             or options.run_at is not None
@@ -142,6 +144,7 @@ class Entry:
             or options.id is not None
             or options.tags
             or definition.coroutine is not None
+            or definition.threaded
         )
 
 
@@ -232,10 +235,10 @@ class Job(Generic[R_co]):
 
     _args: tuple[Any, ...] | None
     _attempt: int
-    _context: Context | None
+    _context: Any  # a Context; after a plain end the record of it
     _deadline: float
     _entry: Entry
-    _id: str | int | None  # a number from its end on, until somebody asks
+    _id: str | None
     _kwargs: dict[str, Any] | None
     _more: More | None
     _reason: str | None
@@ -255,7 +258,7 @@ class Job(Generic[R_co]):
     def id(self) -> str:
         """An opaque string, unique and not to be guessed; made when it is first asked for."""
         id = self._id
-        if isinstance(id, str):
+        if id is not None:
             return id
         keeper: Keeper = self._entry.engine
         return keeper.name_job(self)
@@ -365,7 +368,7 @@ class Job(Generic[R_co]):
 
     def __repr__(self) -> str:
         parts = [f"<Job {self._entry.name}", str(self._state)]
-        if isinstance(self._id, str):
+        if self._id is not None:
             parts[0] += f"#{self._id}"
         if self._attempt:
             parts.append(f"attempt {self._attempt}/{self._entry.options.max_attempts}")
@@ -400,10 +403,11 @@ class _Ended:
 class Tally:
     """What one runtime has counted of one task. Plain integers, read by whoever wants them."""
 
-    __slots__ = ("outcomes", "rejected", "states", "submitted")
+    __slots__ = ("outcomes", "rejected", "states", "submitted", "succeeded")
 
     def __init__(self) -> None:
         self.submitted = 0
         self.rejected = 0
+        self.succeeded = 0
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.states: dict[JobState, int] = dict.fromkeys(JobState, 0)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter
-from typing import Any, TypedDict, cast
+from typing import Any
 
 import pydantic
 from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from bgruntime import PayloadError
 
@@ -265,12 +266,12 @@ def alike(given: Any, taken: Any, depth: int = DEPTH) -> bool:
     if type(given) is not type(taken) or not depth:
         return bool(given == taken)
     if isinstance(given, dict):
-        named = cast("dict[Any, Any]", given)
+        named: Any = given  # pyright: ignore[reportUnknownVariableType]
         return list(named) == list(taken) and all(
             alike(named[name], taken[name], depth - 1) for name in named
         )
     if isinstance(given, (list, tuple)):
-        parts = cast("list[Any] | tuple[Any, ...]", given)
+        parts: Any = given  # pyright: ignore[reportUnknownVariableType]
         return len(parts) == len(taken) and all(map(alike, parts, taken, [depth - 1] * len(parts)))
     if isinstance(given, float):
         return given == taken or (given != given and taken != taken)

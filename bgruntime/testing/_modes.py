@@ -57,7 +57,7 @@ class Submissions:
         calls = [tuple(call) for call in calls]
         jobs = await real(rt, target, calls)
         for args, job in zip(calls, jobs, strict=True):
-            self._took(target, args, {}, job)
+            _ = self._took(target, args, {}, job)
         return jobs
 
     def _took(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], job: Job[Any]) -> Job[Any]:

@@ -17,7 +17,16 @@ def test_there_are_examples():
     assert {"quickstart.py", "notify.py", "ingest.py"} <= {example.name for example in EXAMPLES}
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
+LONG = {"demo.py"}  # `make demo` is a test of its own; here it runs with the slow ones
+
+
+@pytest.mark.parametrize(
+    "example",
+    [
+        pytest.param(example, marks=[pytest.mark.slow] if example.name in LONG else [], id=example.name)
+        for example in EXAMPLES
+    ],
+)
 def test_an_example_runs_and_warns_of_nothing(example, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", example],

@@ -38,7 +38,7 @@ DRIVERS = {
     "_task.py": {"tenacity"},
     "_context.py": {"anyio", "structlog"},
     "_run.py": {"uvloop"},
-    "journal": {"aiosqlite", "pydantic", "pydantic_core"},
+    "journal": {"aiosqlite", "pydantic", "pydantic_core", "typing_extensions"},
     "logs": {"structlog"},
     "metrics": {"fastdigest"},
     "alerts": {"apprise"},

@@ -41,6 +41,8 @@ async def perform(script: Script, done: list[int]) -> int:
 
 
 FOREVER_IN_EFFECT = 1e6  # seconds
+EARLY = 0.0004  # seconds, what uvloop's timers were seen to take off
+AN_INSTANT = 0.001  # longer than a timer may come too early: else no time would pass at all
 scripted = task(name="model.scripted", timeout=TIMEOUT, backoff=BACKOFF)(perform)
 
 
@@ -59,7 +61,7 @@ class RuntimeAndModel(RuleBasedStateMachine):
         seed=st.integers(0, 2**32),
         concurrency=st.integers(1, 3),
         size=st.integers(1, 3),
-        early=st.sampled_from([0.0, 0.0004]),
+        early=st.sampled_from([0.0, EARLY]),
     )
     def enter(self, seed: int, concurrency: int, size: int, early: float) -> None:
         self.loop = SimLoop(seed, early=early)
@@ -71,8 +73,8 @@ class RuntimeAndModel(RuleBasedStateMachine):
         """Run it, and all that becomes ready by it at this instant."""
         asyncio.set_event_loop(self.loop)
         result = self.loop.run_until_complete(coroutine)
-        self.loop.run_until_complete(asyncio.sleep(0.000_01))
-        self.model.advance(0.000_01)
+        self.loop.run_until_complete(asyncio.sleep(AN_INSTANT))
+        self.model.advance(self.loop.time() - self.model.now)
         return result
 
     @rule(
@@ -116,7 +118,6 @@ class RuntimeAndModel(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.1, 0.7, 2.0, 10.0]))
     def wait(self, seconds: float) -> None:
         self.do(asyncio.sleep(seconds))
-        self.model.advance(seconds)
 
     @rule()
     def pause(self) -> None:
@@ -134,6 +135,9 @@ class RuntimeAndModel(RuleBasedStateMachine):
 
     @invariant()
     def agree(self) -> None:
+        soonest = min((modelled.next_change for _, modelled in self.pairs), default=FOREVER)
+        if soonest <= self.model.now + EARLY:
+            return  # a job's own sleep may have come so much too soon: the next step will tell
         for job, modelled in self.pairs:
             assert str(job.state) == modelled.state, (
                 f"{job!r} is {modelled.state} in the model at {self.model.now:.3f} s"

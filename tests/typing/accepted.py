@@ -125,11 +125,15 @@ class Service:
 
 def calls() -> None:
     assert_type(write_report(Path("a")), int)
+    assert_type(write_report.with_options(timeout=1)(Path("a")), int)
+    assert_type(convert({}), str)
     assert_type(send_email.name, str)
 
 
 async def awaited_call() -> None:
     assert_type(await send_email("a@x"), str)
+    assert_type(await send_email.with_options(timeout=1)("a@x"), str)
+    assert_type(await load({}), dict[str, Any])
 
 
 async def submits(rt: Runtime) -> None:
@@ -144,7 +148,7 @@ async def submits(rt: Runtime) -> None:
     assert_type(await rt.submit(everything, 1, password="x"), Job[bytes])
     assert_type(await rt.submit(undecorated, 1), Job[float])
     assert_type(await rt.submit(undecorated_plain, 1, loud=True), Job[bool])
-    await rt.submit(returns_awaitable, 1)
+    assert_type(await rt.submit(returns_awaitable, 1), Job[object])
     assert_type(await rt.submit(returns_coroutine, 1), Job[bytes])
     assert_type(await rt.submit(AsyncAdder(), 1), Job[int])
     assert_type(await rt.submit(Service().fetch, "u"), Job[bytes])
@@ -161,6 +165,10 @@ async def submits_what_has_any_in_its_signature(rt: Runtime) -> None:
     assert_type(await rt.submit(undecorated_with_any, {}), Job[int])
     assert_type(rt.submit_nowait(import_rows, [{}]), Job[int])
     assert_type(rt.map(import_rows, [[{}]]), Fanout[int])
+    assert_type(rt.map(import_rows, [[{}]], on_error="return"), Fanout[int | BaseException])
+    async with rt.group() as group:
+        assert_type(await group.submit(load, {}), Job[dict[str, Any]])
+        assert_type(group.submit_nowait(convert, {}), Job[str])
     assert_type(import_rows.bind([{}]), Call[int])
 
 
@@ -171,10 +179,14 @@ async def submits_otherwise(rt: Runtime) -> None:
     assert_type(rt.submit_nowait(undecorated(1)), Job[float])
     assert_type(rt.submit_threadsafe(send_email, "a@x"), Future[str])
     assert_type(rt.submit_threadsafe(undecorated, 1), Future[float])
+    assert_type(rt.submit_threadsafe(undecorated(1)), Future[float])
+    assert_type(rt.submit_threadsafe(load, {}), Future[dict[str, Any]])
     assert_type(rt.submit_threadsafe(undecorated_plain, 1), Future[bool])
     assert_type(await rt.submit_many(send_email, [("a@x",), ("b@x", "Hello")]), list[Job[str]])
     assert_type(await rt.submit_many(undecorated, [(1,), (2,)]), list[Job[float]])
     assert_type(await rt.submit_many(write_report, [(Path("a"),)]), list[Job[int]])
+    assert_type(await rt.submit_many(load, [({},)]), list[Job[dict[str, Any]]])
+    assert_type(await rt.submit_many(returns_awaitable, [(1,)]), list[Job[object]])
 
 
 async def numbers() -> AsyncIterator[int]:
@@ -198,19 +210,36 @@ async def fans_out(rt: Runtime) -> None:
     assert_type(await rt.map(send_email, ["a@x"], on_error="return"), list[str | BaseException])
     assert_type(rt.starmap(send_email, [("a@x", "Hello")], limit=2), Fanout[str])
     assert_type(await rt.starmap(undecorated, [(1,)]), list[float])
+    assert_type(await rt.starmap(write_report, [(Path("a"),)]), list[int])
+    assert_type(await rt.starmap(undecorated, [(1,)], on_error="return"), list[float | BaseException])
+    assert_type(rt.map(returns_awaitable, [1]), Fanout[object])
 
 
-async def gathers(rt: Runtime) -> None:
+async def gathers(rt: Runtime, careful: bool) -> None:
     receipt, size = await rt.gather(send_email.bind("a@x"), write_report.bind(Path("a")), limit=2)
     assert_type(receipt, str)
     assert_type(size, int)
     many = [send_email.bind(to) for to in ("a@x", "b@x")]
     assert_type(await rt.gather(*many), list[str])
+    assert_type(await rt.gather(*many, return_exceptions=True), list[str | BaseException])
+    assert_type(await rt.gather(*many, return_exceptions=careful), list[str | BaseException])
+    loads = [load.bind({}), load.bind({})]
+    assert_type(await rt.gather(*loads), list[dict[str, Any]])
+    assert_type(await rt.gather(send_email.bind("a"), *many), list[str])
     (one,) = await rt.gather(undecorated(1))
     assert_type(one, float)
     first, second = await rt.gather(send_email.bind("a"), ping.bind(), return_exceptions=True)
     assert_type(first, str | BaseException)
     assert_type(second, BaseException | None)
+    a, b, c, d, e, f = await rt.gather(
+        send_email.bind("a"),
+        undecorated(1),
+        write_report.bind(Path("a")),
+        load.bind({}),
+        ping.bind(),
+        convert.bind(1),
+    )
+    assert_type((a, b, c, d, e, f), tuple[str, float, int, dict[str, Any], None, str])
 
 
 async def groups(rt: Runtime) -> None:
