@@ -56,7 +56,17 @@ def measure_all(options: argparse.Namespace, folder: Path) -> None:
 def measure_one(claim: str, loop: str, folder: Path, *, full: bool) -> None:
     version = ".".join(platform.python_version_tuple()[:2])
     file = folder / f"{claim}.{version}.{loop}.json"
-    command = [sys.executable, "-W", "ignore", "-m", f"benchmarks.{claim}", "--loop", loop, "--json", str(file)]
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        f"benchmarks.{claim}",
+        "--loop",
+        loop,
+        "--json",
+        str(file),
+    ]
     if not full:
         command.append("--quick")
     subprocess.run(command, check=True, cwd=HERE.parent)

@@ -20,13 +20,13 @@ import platform
 import sys
 import sysconfig
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-Job = Callable[[], Awaitable[object]]
+Job = Callable[[], Coroutine[Any, Any, object]]
 Samples = dict[str, list[float]]
 
 CPU, WALL = time.process_time, time.perf_counter

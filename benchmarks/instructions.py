@@ -76,7 +76,17 @@ def instructions(name: str, kind: str, jobs: int) -> int:
     """Instructions of one whole process."""
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     command = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    command += [sys.executable, "-W", "ignore", "-m", "benchmarks.instructions", "--one", name, kind, str(jobs)]
+    command += [
+        sys.executable,
+        "-W",
+        "ignore",
+        "-m",
+        "benchmarks.instructions",
+        "--one",
+        name,
+        kind,
+        str(jobs),
+    ]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment)
     found = re.search(r"I\s+refs:\s+([\d,]+)", ran.stderr)
     if ran.returncode or found is None:
@@ -91,7 +101,10 @@ def one(way: Way, kind: str, jobs: int) -> None:
 
 def table(counted: dict[str, dict[str, float]], before: dict[str, dict[str, float]]) -> list[str]:
     lines = [f"Instructions per job, {version()}, stock loop", ""]
-    lines += ["| job | way | instructions | ÷ create_task | baseline | change |", "|---|---|---:|---:|---:|---:|"]
+    lines += [
+        "| job | way | instructions | ÷ create_task | baseline | change |",
+        "|---|---|---:|---:|---:|---:|",
+    ]
     for kind, ways in counted.items():
         raw = ways.get(peers.RAW.name) or before.get(kind, {}).get(peers.RAW.name)
         for name, count in ways.items():

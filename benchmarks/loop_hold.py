@@ -12,13 +12,14 @@ import asyncio
 import gc
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import aiojobs
 
-from bgruntime import task
 from benchmarks import ours
 from benchmarks.harness import LIMIT, Figure, Plan, command, note, run
 from benchmarks.work import no_op
+from bgruntime import task
 
 READY = 20_000
 REPEATS = 3  # the least of so many, for it is the runtime and not the machine that is asked about
@@ -30,12 +31,12 @@ async def bgruntime(gate: asyncio.Event, watch: Callable[[Finish], Awaitable[Non
     blocker, work = task(gate.wait, timeout=ours.TIMEOUT, name="blocker"), ours.a_task(no_op)
     async with ours.runtime(LIMIT, READY + LIMIT) as rt:
         ours.record(rt)
-        for _ in range(LIMIT):
-            rt.submit_nowait(blocker)
+        handles = [rt.submit_nowait(blocker) for _ in range(LIMIT)]
         await asyncio.sleep(0.01)
-        for _ in range(READY):
-            rt.submit_nowait(work)
+        handles += [rt.submit_nowait(work) for _ in range(READY)]
         await watch(rt.drain)
+    if not all(handle.done() for handle in handles):
+        raise SystemExit("not every job ended")
 
 
 async def semaphore(gate: asyncio.Event, watch: Callable[[Finish], Awaitable[None]]) -> None:
@@ -116,9 +117,7 @@ def figures(plan: Plan) -> list[Figure]:
     gaps: dict[str, list[float]] = {name: [] for name in WAYS}
     for _ in range(plan.rounds):
         for name in (*WAYS, *reversed(WAYS)):
-            gaps[name].append(
-                min(run(plan.loop, lambda name=name: longest_gap(WAYS[name])) for _ in range(REPEATS))
-            )
+            gaps[name].append(min(run(plan.loop, partial(longest_gap, WAYS[name])) for _ in range(REPEATS)))
     return [Figure(f"20,000 ready jobs: longest hold, {name}", "ms", found) for name, found in gaps.items()]
 
 

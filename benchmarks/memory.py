@@ -19,6 +19,7 @@ import aiojobs
 from benchmarks import ours
 from benchmarks.harness import Figure, Plan, command, note, resident_bytes, run
 from benchmarks.work import no_op, suspend_once
+from bgruntime import task
 
 MILLION = 1_000_000
 LIMIT = 100
@@ -111,7 +112,7 @@ async def passing(name: str) -> float:
         await asyncio.sleep(0)
         return number
 
-    work = ours.task(call, timeout=ours.TIMEOUT)
+    work = task(call, timeout=ours.TIMEOUT)
     settled = peak = 0
     async with ours.runtime(LIMIT, LIMIT) as rt:
         ours.record(rt)

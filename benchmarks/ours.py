@@ -13,8 +13,8 @@ from functools import partial
 from math import frexp, ldexp
 from typing import Any
 
-from bgruntime import Runtime, Task, task
 from benchmarks.harness import Job, Way
+from bgruntime import Runtime, Task, task
 
 TIMEOUT = 30.0
 BACKLOG = 1000

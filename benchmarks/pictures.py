@@ -21,6 +21,8 @@ def draw(reports: Sequence[Report], folder: Path) -> list[Path]:
     import matplotlib
 
     matplotlib.use("Agg")
+    from matplotlib import pyplot
+
     pictures: dict[str, Callable[[Sequence[Report]], Any]] = {
         "bars": bars,
         "cost": cost,
@@ -33,7 +35,7 @@ def draw(reports: Sequence[Report], folder: Path) -> list[Path]:
         if figure is not None:
             files.append(folder / f"{name}.png")
             figure.savefig(files[-1], dpi=120)
-            matplotlib.pyplot.close(figure)
+            pyplot.close(figure)
     return files
 
 
@@ -53,11 +55,19 @@ def bars(reports: Sequence[Report]) -> Any:
         heights = [names.index(bar.figure) + 0.16 * (index - (len(cells) - 1) / 2) for bar, _, _ in mine]
         margins = [bar.margin(one, report) for bar, one, report in mine]
         axes.scatter(
-            margins, heights, color=CELL_COLOURS[index % 4], marker=MARKERS[index % 4], s=34, label=cell, zorder=3
+            margins,
+            heights,
+            color=CELL_COLOURS[index % 4],
+            marker=MARKERS[index % 4],
+            s=34,
+            label=cell,
+            zorder=3,
         )
     axes.set(xscale="log", xlim=(0.3, 12), ylim=(len(names) - 0.4, -0.6))
     axes.set_yticks(range(len(names)), names)
-    axes.set_xticks([0.33, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10], ["⅓", "½", "¾", "the bar", "1½×", "2×", "3×", "5×", "10×"])
+    axes.set_xticks(
+        [0.33, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10], ["⅓", "½", "¾", "the bar", "1½×", "2×", "3×", "5×", "≥ 10×"]
+    )
     axes.minorticks_off()
     axes.grid(axis="x", alpha=0.25)
     axes.set_title("bgruntime with everything on, against its bars: right of the line is better", loc="left")
@@ -144,7 +154,7 @@ def levels(axes: Any, figures: Sequence[Figure], prefix: str, *, most: bool = Fa
         axes.annotate(
             text, (one.high * scale, name), xytext=(5, 0), textcoords="offset points", va="center", fontsize=9
         )
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)  # the best on top, also where axes are shared
     axes.grid(axis="x", alpha=0.25)
 
 
@@ -164,7 +174,7 @@ def signed(figure: Any, reports: Sequence[Report]) -> Any:
     machine = reports[0].machine
     pythons = ", ".join(dict.fromkeys(report.python for report in reports))
     figure.supxlabel(
-        f"Python {pythons} · {machine['cpus']} × {machine['cpu']} · medians, lines from lowest to highest round",
+        f"Python {pythons} · {machine['cpus']} × {machine['cpu']} · medians, lines from lowest to highest",
         fontsize=9,
         color="#555555",
     )

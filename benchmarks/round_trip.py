@@ -1,6 +1,6 @@
 """One job at a time: submit it and await its result, nothing else waiting.
 
-    python -m benchmarks.round_trip
+python -m benchmarks.round_trip
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Jobs that wait 10 ms each: how near the wall time comes to the ideal, jobs × 10 ms ÷ limit.
 
-    python -m benchmarks.sleeping
+python -m benchmarks.sleeping
 """
 
 from __future__ import annotations

@@ -72,7 +72,10 @@ def print_verdicts(reports: Sequence[Report]) -> int:
     for name, *rest in rows:
         shown = name if name != last else ""
         last = name
-        cells = [f"{shown:<{widths[0]}}", *(f"{one:<{width}}" for one, width in zip(rest, widths[1:], strict=True))]
+        cells = [
+            f"{shown:<{widths[0]}}",
+            *(f"{one:<{width}}" for one, width in zip(rest, widths[1:], strict=True)),
+        ]
         print("  ".join(cells).rstrip())
     missed = sum(MISSED in row[-1] for row in rows)
     print(f"\n{len(rows) - missed} of {len(rows)} bars met")

@@ -1,6 +1,6 @@
 """A plain function that does nothing, run in a thread: one call at a time, and 64 in flight.
 
-    python -m benchmarks.threads
+python -m benchmarks.threads
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 import anyio
 import anyio.to_thread
 
-from bgruntime import Runtime, task
 from benchmarks import ours
 from benchmarks.harness import WALL, Figure, Job, Plan, Samples, Way, command, measure, note, scaled
 from benchmarks.work import no_op
+from bgruntime import Runtime, task
 
 CALLS = 4000
 THREADS = 8
@@ -56,9 +56,7 @@ async def executor(calls: int, limit: int, _: Job) -> int:
 
 async def anyio_thread(calls: int, limit: int, _: Job) -> int:
     limiter = anyio.CapacityLimiter(THREADS)
-    return await in_flight(
-        calls, limit, lambda: anyio.to_thread.run_sync(nothing, limiter=limiter)
-    )
+    return await in_flight(calls, limit, lambda: anyio.to_thread.run_sync(nothing, limiter=limiter))
 
 
 async def asyncio_thread(calls: int, limit: int, _: Job) -> int:

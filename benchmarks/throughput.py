@@ -1,6 +1,6 @@
 """What a job costs from submit to awaited result, beside every peer: 50,000 of them, at most 100 at once.
 
-    python -m benchmarks.throughput --loop uvloop
+python -m benchmarks.throughput --loop uvloop
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def compared(kind: str, samples: Samples) -> list[Figure]:
         ),
     ]
     for peer in SLOW:
-        found.append(
-            Figure(f"{kind}: throughput ÷ {peer.name}", "×", ratio(samples[peer.name], mine))
-        )
+        found.append(Figure(f"{kind}: throughput ÷ {peer.name}", "×", ratio(samples[peer.name], mine)))
     if ours.SHORT.name in samples:
         short = samples[ours.SHORT.name]
         found.append(

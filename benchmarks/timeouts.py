@@ -9,7 +9,6 @@ The same jobs through the same runtime, with a timeout of 30 s and with none; an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 from benchmarks import ours
@@ -44,12 +43,8 @@ async def with_timeout(jobs: int, limit: int, job: Job) -> int:
 
 async def with_wait_for(jobs: int, limit: int, job: Job) -> int:
     for _ in range(jobs):
-        await asyncio.wait_for(_coroutine(job), ours.TIMEOUT)
+        await asyncio.wait_for(job(), ours.TIMEOUT)
     return jobs
-
-
-def _coroutine(job: Callable[[], Awaitable[object]]) -> Awaitable[object]:
-    return job()
 
 
 OURS = Way("bgruntime, timeout=30", partial(through_runtime, ours.TIMEOUT))

@@ -19,6 +19,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from statistics import quantiles
 from typing import Any
 
@@ -95,7 +96,8 @@ def application() -> FastAPI:
 
     @app.post("/bgruntime")
     async def submit() -> dict[str, bool]:
-        await rt.submit(work)
+        handle = await rt.submit(work)
+        assert not handle.done()
         return answer
 
     @app.get("/done")
@@ -111,9 +113,7 @@ def application() -> FastAPI:
 def serve(port: int, loop: str) -> None:
     pin(0)
     chosen: Any = "uvloop" if loop == "uvloop" else "asyncio"
-    uvicorn.run(
-        application(), port=port, loop=chosen, http="httptools", access_log=False, log_level="error"
-    )
+    uvicorn.run(application(), port=port, loop=chosen, http="httptools", access_log=False, log_level="error")
 
 
 def pin(index: int) -> None:
@@ -182,12 +182,16 @@ class Client(asyncio.Protocol):
         else:
             self._send()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         self._finished()
 
     def _send(self) -> None:
         self._sent = time.perf_counter()
         self._transport.write(self._request)
+
+
+def _the(client: Client) -> Client:
+    return client
 
 
 def length_of(head: bytes) -> int:
@@ -210,7 +214,7 @@ async def load(port: int, path: str, seconds: float) -> list[float]:
 
     clients = [Client(request, latencies, finished) for _ in range(CONNECTIONS)]
     for client in clients:
-        await asyncio.get_running_loop().create_connection(lambda client=client: client, "127.0.0.1", port)
+        await asyncio.get_running_loop().create_connection(partial(_the, client), "127.0.0.1", port)
     await asyncio.sleep(seconds)
     for client in clients:
         client.stopping = True
