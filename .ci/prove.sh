@@ -39,11 +39,14 @@ fi
 oldest=${found[0]}
 newest=${found[-1]}
 
-for python in "${found[@]}"; do
-    step "all tests, $("$python" -V)" in_venv "$python" test -m pytest -q
-done
-step "development mode, $("$newest" -V)" in_venv "$newest" test -X dev -m pytest -q -m "not slow" --ignore=tests/house
-step "lowest versions, $("$oldest" -V)" in_venv "$oldest" lowest -m pytest -q -m "not slow"
+kernel=(tests/promises tests/traps tests/stories tests/door)
+step "all tests, $("$newest" -V)" in_venv "$newest" test -m pytest -q
 [[ $newest == "$oldest" ]] ||
-    step "lowest versions, $("$newest" -V)" in_venv "$newest" lowest -m pytest -q -m "not slow" --ignore=tests/house
+    step "kernel, journal and simulation, $("$oldest" -V)" in_venv "$oldest" test -m pytest -q "${kernel[@]}" tests/journal
+[[ $newest == "$oldest" ]] ||
+    step "simulation, $("$oldest" -V)" in_venv "$oldest" test -m pytest -q -m "not slow" tests/sim
+step "development mode, $("$newest" -V)" in_venv "$newest" test -X dev -m pytest -q -m "not slow" "${kernel[@]}"
+step "lowest versions, $("$oldest" -V)" in_venv "$oldest" lowest -m pytest -q -m "not slow" "${kernel[@]}" tests/journal
+[[ $newest == "$oldest" ]] ||
+    step "lowest versions, $("$newest" -V)" in_venv "$newest" lowest -m pytest -q -m "not slow" "${kernel[@]}"
 finish
