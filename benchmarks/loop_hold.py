@@ -30,7 +30,6 @@ Build = Callable[[asyncio.Event, Callable[[Finish], Awaitable[None]]], Awaitable
 async def bgruntime(gate: asyncio.Event, watch: Callable[[Finish], Awaitable[None]]) -> None:
     blocker, work = task(gate.wait, timeout=ours.TIMEOUT, name="blocker"), ours.a_task(no_op)
     async with ours.runtime(LIMIT, READY + LIMIT) as rt:
-        ours.record(rt)
         handles = [rt.submit_nowait(blocker) for _ in range(LIMIT)]
         await asyncio.sleep(0.01)
         handles += [rt.submit_nowait(work) for _ in range(READY)]

@@ -33,7 +33,6 @@ Fill = Callable[[list[object]], Awaitable[None]]
 async def bgruntime_pending(handles: list[object], measure: Callable[[], None]) -> None:
     work = ours.a_task(no_op)
     async with ours.runtime(1, MILLION + 1) as rt:
-        ours.record(rt)
         rt.pause()
         for index in range(MILLION):
             handles[index] = rt.submit_nowait(work)
@@ -115,7 +114,6 @@ async def passing(name: str) -> float:
     work = task(call, timeout=ours.TIMEOUT)
     settled = peak = 0
     async with ours.runtime(LIMIT, LIMIT) as rt:
-        ours.record(rt)
         async for number in rt.map(work, range(MILLION), limit=LIMIT, ordered=name == "ordered"):
             if number == SETTLED:
                 gc.collect()

@@ -1,16 +1,13 @@
 """bgruntime as it is measured: with everything on.
 
-A timeout of 30 s on each job, the context of its submitter, the durations of its wait and its run
-recorded and counted into log buckets, counters, the log of failures listening, every job
+A timeout of 30 s on each job, the context of its submitter, and what a bare `Runtime()` comes with:
+the metrics, which count the durations of its wait and its run, and the log of failures; every job
 cancellable, and every result awaited one by one.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Sequence
 from functools import partial
-from math import frexp, ldexp
 from typing import Any
 
 from benchmarks.harness import Job, Way
@@ -35,7 +32,6 @@ async def submit_nowait(jobs: int, limit: int, job: Job, portion: int | None = N
     work = a_task(job)
     size = portion or jobs
     async with runtime(limit, size) as rt:
-        record(rt)
         for begin in range(0, jobs, size):
             handles = [rt.submit_nowait(work) for _ in range(min(size, jobs - begin))]
             for handle in handles:
@@ -48,7 +44,6 @@ async def submit(jobs: int, limit: int, job: Job, portion: int | None = None) ->
     work = a_task(job)
     size = portion or jobs
     async with runtime(limit, size) as rt:
-        record(rt)
         for begin in range(0, jobs, size):
             handles = [await rt.submit(work) for _ in range(min(size, jobs - begin))]
             for handle in handles:
@@ -62,14 +57,12 @@ async def map_all(jobs: int, limit: int, job: Job) -> int:
 
     work = task(call, timeout=TIMEOUT)
     async with runtime(limit, limit) as rt:
-        record(rt)
         return len(await rt.map(work, range(jobs), limit=limit))
 
 
 async def one_at_a_time(jobs: int, limit: int, job: Job) -> int:
     work = a_task(job)
     async with runtime(limit, BACKLOG) as rt:
-        record(rt)
         for _ in range(jobs):
             await rt.submit_nowait(work)
     return jobs
@@ -79,45 +72,3 @@ NOWAIT = Way("bgruntime, submit_nowait", submit_nowait)
 SUBMIT = Way("bgruntime, await submit", submit)
 SHORT = Way("bgruntime, backlog 1,000", partial(submit_nowait, portion=BACKLOG))
 MAP = Way("bgruntime, map", map_all)
-
-
-# -- durations into buckets ---------------------------------------------------------------------------
-
-BUCKETS = 2048  # 16 for each power of two
-
-
-class Durations:
-    """Counts seconds in buckets that are at most 6.25 % wide."""
-
-    def __init__(self) -> None:
-        self.counts = [0] * BUCKETS
-
-    def add(self, values: list[float]) -> None:
-        """Count all of *values*: sorted, one search per bucket and not one per value."""
-        values.sort()
-        begin, counts = bisect_left(values, 1e-9), self.counts
-        counts[0] += begin
-        while begin < len(values):
-            bucket = bucket_of(values[begin])
-            end = bisect_left(values, EDGES[bucket + 1], begin + 1)
-            counts[bucket] += end - begin
-            begin = end
-
-
-def bucket_of(seconds: float) -> int:
-    mantissa, exponent = frexp(seconds)
-    return ((exponent + 64) << 4) + int(mantissa * 32.0) - 16
-
-
-EDGES = [ldexp((16 + (bucket & 15)) / 32.0, (bucket >> 4) - 64) for bucket in range(BUCKETS + 1)]
-
-
-def record(rt: Runtime) -> None:
-    """Count the wait and the run of each attempt of *rt*."""
-    waits, runs = Durations(), Durations()
-
-    def fold(batch: Sequence[Any]) -> None:
-        waits.add([attempt[5] for attempt in batch])
-        runs.add([attempt[6] for attempt in batch])
-
-    rt._engine.folds.append(fold)  # type: ignore[union-attr]

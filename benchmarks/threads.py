@@ -40,7 +40,6 @@ async def in_flight(calls: int, limit: int, call: Callable[[], Awaitable[object]
 async def bgruntime(calls: int, limit: int, _: Job) -> int:
     work = task(nothing, timeout=ours.TIMEOUT)
     async with Runtime(threads=THREADS) as rt:
-        ours.record(rt)
 
         async def call() -> None:
             await rt.submit_nowait(work)

@@ -66,7 +66,6 @@ def application() -> FastAPI:
         nonlocal scheduler
         scheduler = aiojobs.Scheduler(limit=LIMIT, pending_limit=0)
         async with rt:
-            ours.record(rt)
             yield
         await scheduler.close()
 
