@@ -17,7 +17,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from contextvars import Context, copy_context
 from dataclasses import fields, replace
 from functools import partial
@@ -32,15 +32,16 @@ from ._engine.admit import (
     admit_nested,
     admit_reserved,
     check_arguments,
-    find_room,
+    full,
     give_back,
+    room_for,
     wait_for_room,
 )
 from ._engine.attempt import running_job
 from ._engine.dispatch import Line, list_line, unlist_line
 from ._engine.look import asked_on_loop, find_job, find_jobs, health_of
 from ._engine.stop import Stopping
-from ._engine.supervise import Supervisor
+from ._engine.supervise import Supervisor, Wait
 from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
 from ._group import Group
 from ._host import Host
@@ -265,7 +266,10 @@ class Runtime:
             self._running().check_here()
         stopping = self._begin_stop(limits, leaving=False)
         if not stopping.done.done():
-            await asyncio.wait([stopping.done])
+            engine = self._running(even_closed=True)
+            wait = Wait(engine, engine.inside())  # in a job without its slot, which others may need to drain
+            stopping.done.add_done_callback(lambda _: wait.signal())
+            await wait.until_signalled()
         return stopping.done.result()
 
     def _begin_stop(self, limits: Shutdown, *, leaving: bool) -> Stopping:
@@ -479,6 +483,7 @@ class Runtime:
     ) -> None:
         try:
             if future.cancelled():
+                _note_cancelled(future)
                 close_refused(task)
                 return
             job = await self._submit(task, args, kwargs, _Follow(engine, future))
@@ -538,11 +543,10 @@ class Runtime:
     def _check_can_fit(self, engine: Supervisor, entry: Entry, jobs: int) -> None:
         line: Line = entry.queue
         slots = engine.limit if line.limit is None else min(engine.limit, line.limit)
+        if room_for(entry).later:
+            slots = 0  # a job that waits for its time takes no free slot
         if jobs > line.size + slots:
-            find_room(engine, entry, jobs) if line.overflow == "reject" else None
-            from ._model.errors import QueueFull
-
-            raise QueueFull(line.name, line.size, f"; {jobs} at once can never fit")
+            raise full(engine, entry, f"; {jobs} at once can never fit")
 
     # -- many at once ------------------------------------------------------------------------------
 
@@ -1120,9 +1124,16 @@ def _resolve(
         pass  # its owner cancelled it, or the runtime has closed it
 
 
+def _note_cancelled(future: concurrent.futures.Future[Any]) -> None:
+    """Let those who wait for several futures know: without this a cancelled one is never done."""
+    with suppress(concurrent.futures.InvalidStateError, RuntimeError):
+        future.set_running_or_notify_cancel()
+
+
 def _cancel_from_thread(engine: Supervisor, job: Job[Any], future: concurrent.futures.Future[Any]) -> None:
     if not future.cancelled():
         return
+    _note_cancelled(future)
     try:
         if _get_running_loop() is engine.loop:
             job.cancel()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COMPLETED = JobState.COMPLETED
 SUCCEEDED = Outcome.SUCCEEDED
+FOREVER = float("inf")
 
 running_job: ContextVar[Job[Any] | None] = ContextVar("bgruntime_job", default=None)
 
@@ -93,8 +94,10 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
 def _begin(engine: Supervisor, job: Job[Any], started: float) -> bool:
     """The first step where it is not the plain one; False if *job* was cancelled before it."""
     timeout = job._entry.timeout
-    if not engine.eager and job._stop is None and timeout is not None:
-        engine.watch(job, started + timeout)
+    if not engine.eager and job._stop is None:
+        job._deadline = FOREVER
+        if timeout is not None:
+            engine.watch(job, started + timeout)
     if engine.tells_start:
         engine.tell(AttemptStarted(started, job, job._attempt, started - job._since))
     return job._stop is None
@@ -117,7 +120,8 @@ def finish(
     """The end of an attempt in full: slot, outcome, verdict, and what follows from it."""
     release(engine, job)
     if isinstance(failure, KeyboardInterrupt):
-        engine.on_interrupt(failure)
+        # In a step of its own, when this job has its end: the stop that it starts accounts for it.
+        engine.loop.call_soon(engine.on_interrupt, failure, context=engine.context)
     if job._waiters is OVER or job._state is not JobState.RUNNING:
         # Its end was declared at its timeout, or when it was abandoned: a late finisher changes nothing.
         return
@@ -180,8 +184,10 @@ def release(engine: Supervisor, job: Job[Any]) -> None:
             more.thread = ThreadUse.NONE
             engine.thread_returned()
         if more.retake is not None:
-            more.retake.cancel()
+            if not more.retake.done():
+                more.retake.set_result(None)  # a child that outlives the attempt needs no slot
             more.retake = None
+        more.waits = 0
         if more.stopping is not None:
             more.stopping = None
     if job in engine.stuck:
@@ -207,7 +213,8 @@ def _tell_end(
 
 
 def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -> None:
-    if job._stop is not None and job._stop.told:
+    told = job._stop is not None and job._stop.told
+    if told and verdict.state is JobState.RETRYABLE:
         return  # recorded when it was declared
     started = job._started
     assert started is not None
@@ -218,7 +225,7 @@ def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -
             job._entry,
             job._id,
             verdict.state,
-            verdict.outcome,
+            None if told else verdict.outcome,
             job._attempt,
             started - job._since,
             ended - started,

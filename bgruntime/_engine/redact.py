@@ -14,6 +14,16 @@ from .._parts.texts import message_of
 _NONE = Secrets()
 
 
+class _Everything(Secrets):
+    """Takes all of a text out."""
+
+    def scrub(self, text: str) -> str:
+        return ""
+
+
+_EVERYTHING = _Everything()
+
+
 class Said(NamedTuple):
     """What may be said: the text of the error, the reason, and what takes secrets out of other texts."""
 
@@ -37,10 +47,16 @@ def secrets_of(job: Job[Any]) -> Secrets:
 
 
 def keep_secrets(job: Job[Any]) -> Secrets:
-    """`secrets_of` *job*, remembered: its attempt goes on and may speak after its arguments are let go."""
+    """`secrets_of` *job*, remembered: its attempt goes on and may speak after its arguments are let go.
+
+    Never raises: of a job whose arguments cannot be looked at, nothing may be said at all.
+    """
     more = job._get_more()
     if more.secrets is None:
-        more.secrets = secrets_of(job)
+        try:
+            more.secrets = secrets_of(job)
+        except Exception:
+            more.secrets = _EVERYTHING
     kept: Secrets = more.secrets
     return kept
 
