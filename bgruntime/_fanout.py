@@ -418,6 +418,11 @@ class _Flow:
                     self._submit(request, admit_nested)
                 else:
                     await self._submit_when_room(request)
+        except asyncio.CancelledError as error:
+            if not self._ended:  # nobody cut it: something that the input waited for was cancelled
+                lost = RuntimeError("the input of the fan-out was cancelled")
+                lost.__cause__ = error
+                self._fail(lost)
         except Exception as error:
             self._fail(error)
         finally:

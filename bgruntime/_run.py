@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 T = TypeVar("T")
+LET_GO_SECONDS = 2.0
 
 _mains: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[asyncio.Task[Any], list[KeyboardInterrupt]]] = (
     WeakKeyDictionary()
@@ -31,7 +33,28 @@ def run(main: Coroutine[Any, Any, T] | Callable[[], Awaitable[T]], *, debug: boo
             "run() cannot be called while an event loop runs in this thread: await main instead"
         )
     with asyncio.Runner(debug=debug, loop_factory=_loop_factory()) as runner:
-        return runner.run(_watched(main))
+        try:
+            return runner.run(_watched(main))
+        finally:
+            runner.run(_let_go())
+
+
+async def _let_go() -> None:
+    """End what *main* has left running. What will not end in time is left alone and named.
+
+    The Runner waits for every task that is registered, so that one which swallows its cancellations
+    would hold the exit of the process for ever.
+    """
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if not others:
+        return
+    _, refusing = await asyncio.wait(others, timeout=LET_GO_SECONDS)
+    for task in refusing:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it is said here instead
+        asyncio._unregister_task(task)  # public to those who extend asyncio, says its documentation
+        print(f"bgruntime.run: task {task.get_name()} would not end and was left alone", file=sys.stderr)
 
 
 async def _watched(main: Coroutine[Any, Any, T] | Callable[[], Awaitable[T]]) -> T:

@@ -32,6 +32,7 @@ from ._engine.admit import (
     admit_nested,
     admit_reserved,
     check_arguments,
+    check_submission,
     full,
     give_back,
     room_for,
@@ -55,6 +56,7 @@ from ._model.states import JobState
 from ._parts import ports
 from ._parts.spelling import did_you_mean
 from ._task import (
+    TASKS,
     Call,
     Registry,
     Task,
@@ -172,6 +174,7 @@ class Runtime:
         self._engine: Supervisor | None = None
         self._stopping: Stopping | None = None
         self._entered: AsyncExitStack | None = None
+        self._entering = False
 
     # -- its life ----------------------------------------------------------------------------------
 
@@ -180,6 +183,16 @@ class Runtime:
             raise RuntimeError(f"{self!r} was entered already: a runtime is entered once at a time")
         if self._entered is not None:
             raise RuntimeError(f"{self!r} was stopped and not left yet: leave it before entering it again")
+        if self._entering:
+            raise RuntimeError(f"{self!r} is being entered already: a runtime is entered once at a time")
+        self._entering = True
+        try:
+            await self._enter()
+        finally:
+            self._entering = False
+        return self
+
+    async def _enter(self) -> None:
         from . import stack
 
         observers = stack.observers(self._observers)
@@ -206,7 +219,6 @@ class Runtime:
                 engine.journal = await stack.open_journal(self._journal_path, host)
             self._engine, self._stopping = engine, None
             self._entered = entering.pop_all()
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -234,7 +246,7 @@ class Runtime:
                 interrupted = error
                 stopping.skip_drain()
         try:
-            await stopping.end_caller(limits.cancel)
+            await stopping.end_callers(limits.cancel)
         except asyncio.CancelledError as error:
             interrupted = error
         if interrupted is not None:
@@ -278,6 +290,7 @@ class Runtime:
             self._stopping = Stopping(engine, self._close)
             self._stopping.begin(limits, leaving=leaving)
         elif not leaving:
+            self._stopping.add_caller()
             self._stopping.skip_drain()
         return self._stopping
 
@@ -359,7 +372,7 @@ class Runtime:
             else:
                 engine.check_here()
                 engine.check_open()
-                check_arguments(engine, entry, args, kwargs)
+                check_submission(engine, entry, args, kwargs)
                 await wait_for_room(engine, entry, limit=self._limits.wait_limit)
                 job = admit_reserved(engine, entry, args, kwargs, waiters)
         except BaseException:
@@ -388,7 +401,7 @@ class Runtime:
             RuntimeClosed, PayloadError, WrongLoop, ForkedRuntime: as `submit`.
         """
         engine = self._engine
-        if engine is not None and type(task) is Task:
+        if engine is not None and type(task) in TASKS:
             entry = engine.entries.get(task.definition)
             if entry is not None and not entry.durable:
                 return admit(engine, entry, args, kwargs)
@@ -968,6 +981,7 @@ class Runtime:
     def pause(self, queue: str | None = None) -> None:
         """Start nothing more from *queue*, or from any. What runs goes on."""
         engine = self._running()
+        engine.check_here()
         for line in self._lines(queue):
             line.paused = True
             unlist_line(engine, line)
@@ -976,6 +990,7 @@ class Runtime:
     def resume(self, queue: str | None = None) -> None:
         """Start jobs from *queue*, or from all, again after `pause`."""
         engine = self._running()
+        engine.check_here()
         for line in self._lines(queue):
             line.paused = False
             list_line(engine, line)
@@ -989,6 +1004,7 @@ class Runtime:
         """
         check_concurrency(concurrency)
         engine = self._running()
+        engine.check_here()
         if queue is None:
             engine.limit = concurrency
         else:

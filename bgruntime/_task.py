@@ -80,6 +80,13 @@ _SUBMIT_OPTIONS = frozenset(field.name for field in fields(TaskOptions))
 _TASK_OPTIONS = _SUBMIT_OPTIONS - _SUBMIT_ONLY | {"name"}
 
 
+class _NoCode:
+    co_varnames: tuple[str, ...] = ()
+
+
+_NO_CODE = _NoCode()
+
+
 class Call(Generic[R_co]):
     """A task with its arguments, not submitted yet: for `Runtime.gather`."""
 
@@ -128,16 +135,40 @@ class Task(Generic[P, R_co]):
         """
         given = _checked(dict(options), _SUBMIT_OPTIONS)
         changed = replace(self.definition.options, **given)
-        if changed.durable and not self.definition.options.durable:
+        if "redact" in given:
+            _check_redacted(self.definition.function, changed)
+        if changed.durable and ("redact" in given or not self.definition.options.durable):
             _check_durable(self.definition.name, self.definition.function, changed, given_name=None)
-        return Task(replace(self.definition, options=changed, kept=False))
+        return type(self)(replace(self.definition, options=changed, kept=False))
 
     def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """The task with its arguments, to submit later."""
         return Call(self, args, kwargs)
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        parameters = list(
+            getattr(inspect.unwrap(self.definition.function), "__code__", _NO_CODE).co_varnames[:1]
+        )
+        if parameters == ["self"]:
+            raise TypeError(
+                f"{owner.__qualname__}.{name}: @task is for functions; a method has no self in a job"
+            )
+
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+
+class AsyncTask(Task[P, R_co]):
+    """What `task` makes of an async function: one itself for all who ask, such as Starlette."""
+
+    def __init__(self, definition: Definition) -> None:
+        super().__init__(definition)
+        if sys.version_info >= (3, 12):
+            inspect.markcoroutinefunction(self)
+
+    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        result: R_co = await self.definition.function(*args, **kwargs)
+        return result
 
 
 class PlainTask(Task[P, R_co]):
@@ -181,6 +212,7 @@ class Registry:
         return len(self._tasks)
 
 
+TASKS = frozenset({AsyncTask, PlainTask})
 registry = Registry()
 
 
@@ -245,7 +277,7 @@ def _make_task(given: Mapping[str, Any], fn: Callable[..., Any]) -> Task[..., An
     definition = define(fn, TaskOptions(**options), name=given_name, kept=True)
     if definition.options.durable:
         _check_durable(definition.name, fn, definition.options, given_name)
-    made: Task[..., Any] = Task(definition)
+    made: Task[..., Any] = (PlainTask if definition.threaded else AsyncTask)(definition)
     registry.add(made)
     return made
 

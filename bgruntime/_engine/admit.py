@@ -48,9 +48,10 @@ def admit(
         _check_open(engine, entry, nested=False)
     line: Line = entry.queue
     if line.waiting + line.later >= line.size or (engine.room_wanted and line.room and not engine.inside()):
+        check_submission(engine, entry, args, kwargs)
         find_room(engine, entry)
-    if args or kwargs:
-        check_arguments(engine, entry, args, kwargs)
+    elif args or kwargs or not entry.plain:
+        check_submission(engine, entry, args, kwargs)
     # Written out for the plain case: saves 300 ns a job.
     job: Job[Any] = _new(Job)  # pyright: ignore[reportUnknownVariableType]
     job._entry = entry
@@ -147,11 +148,22 @@ def place(engine: Supervisor, job: Job[Any]) -> None:
         engine.tell(JobAccepted(now, job))
 
 
-def take_id(engine: Supervisor, job: Job[Any], id: str) -> None:
-    """Give *job* the *id* its submitter chose. Raises ValueError if a job that is not over has it."""
+def check_submission(engine: Supervisor, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse what cannot be accepted whatever room there is. Raises PayloadError, ValueError."""
+    check_arguments(engine, entry, args, kwargs)
+    if entry.options.id is not None:
+        _check_id(engine, entry.options.id)
+
+
+def _check_id(engine: Supervisor, id: str) -> None:
     other = engine.named.get(id)
     if other is not None and not other.done():
         raise ValueError(f"id {id!r} is in use by {other!r}")
+
+
+def take_id(engine: Supervisor, job: Job[Any], id: str) -> None:
+    """Give *job* the *id* its submitter chose. Raises ValueError if a job that is not over has it."""
+    _check_id(engine, id)
     job._id = id
     engine.named[id] = job
 
@@ -187,13 +199,23 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
     line: Line = entry.queue
     room = room_for(entry, jobs)
     queued_up = bool(line.room) and engine.inside() is None
-    while not (line.has_room(engine, room) and not queued_up):
-        if line.overflow != "drop_oldest" or queued_up:
-            raise full(engine, entry)
-        oldest = line.lanes.oldest_of_lowest(_may_be_dropped)
-        if oldest is None:
-            raise full(engine, entry)
-        engine.withdraw(oldest, "dropped")
+    if queued_up:
+        raise full(engine, entry)
+    dropped: list[Job[Any]] = []
+    waiting = line.waiting
+    try:  # all that would have to go is found before the first goes
+        while not line.has_room(engine, room):
+            oldest = None
+            if line.overflow == "drop_oldest":
+                oldest = line.lanes.oldest_of_lowest(lambda job: _may_be_dropped(job) and job not in dropped)
+            if oldest is None:
+                raise full(engine, entry)
+            dropped.append(oldest)
+            line.waiting -= 1
+    finally:
+        line.waiting = waiting
+    for job in dropped:
+        engine.withdraw(job, "dropped")
 
 
 async def wait_for_room(engine: Supervisor, entry: Entry, jobs: int = 1, limit: float | None = None) -> None:

@@ -33,9 +33,14 @@ class SharedResources:
 
     async def close(self) -> None:
         """Close them all, the one opened last first. What one raises is reported and stops no other."""
-        while self._kept:
-            _, kept = self._kept.popitem()
-            await kept.close()
+        try:
+            while self._kept:
+                _, kept = self._kept.popitem()
+                await kept.close()
+        finally:  # one that hangs was cut short: the others close at once, and nobody waits for them
+            for kept in self._kept.values():
+                kept.ask_to_close()
+            self._kept.clear()
 
 
 class _Kept:
@@ -57,11 +62,18 @@ class _Kept:
             await asyncio.wait([self._opened])
         return self._opened.result()
 
-    async def close(self) -> None:
+    def ask_to_close(self) -> None:
         self._closing.set()
         if not self._opened.done():
             self._task.cancel()
-        await asyncio.wait([self._task])
+
+    async def close(self) -> None:
+        self.ask_to_close()
+        try:
+            await asyncio.wait([self._task])
+        except asyncio.CancelledError:
+            self._task.cancel()  # it hangs while closing, and its time is up
+            raise
 
     async def _live(self) -> None:
         from .surround import enter

@@ -27,7 +27,8 @@ class Stopping:
         self._engine = engine
         self._close = close
         self._hurry: asyncio.Future[None] = engine.loop.create_future()
-        self._caller: Job[Any] | None = engine.inside()
+        self._callers: dict[Job[Any], None] = {}
+        self.add_caller()
         self._completed: list[Job[Any]] = []
         self._cancelled: list[Job[Any]] = []
         self._requeued: list[Job[Any]] = []
@@ -48,22 +49,31 @@ class Stopping:
             engine.journal.quiet()
         _ = engine.help(self._run(limits), "bgruntime stop")
 
+    def add_caller(self) -> None:
+        """A job that asks for the stop is not waited for, and not interrupted before it has its answer."""
+        caller = self._engine.inside()
+        if caller is not None:
+            self._callers[caller] = None
+            self._engine.check_idle()
+
     def skip_drain(self) -> None:
         """Do not wait for the work any longer; go on to cancel."""
         if not self._hurry.done():
             self._hurry.set_result(None)
 
-    async def end_caller(self, seconds: float) -> None:
-        """When the runtime is left, the job that asked for the stop ends too: it is interrupted now."""
+    async def end_callers(self, seconds: float) -> None:
+        """When the runtime is left, the jobs that asked for the stop end too: they are interrupted now."""
         engine = self._engine
-        caller = self._caller
-        if caller is None or caller not in engine.live or engine.inside() is caller:
-            return
-        engine.ask_to_stop(caller, caller._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED))
-        self._caller = None
-        await self._until_ended(seconds)
-        if caller in engine.live:
-            engine.abandon(caller)
+        callers = [job for job in self._callers if job in engine.live and job is not engine.inside()]
+        self._callers.clear()
+        for job in callers:
+            if job._stop is None:
+                engine.ask_to_stop(job, Stop(Outcome.INTERRUPTED, INTERRUPTED))
+        if callers:
+            await self._until_ended(seconds)
+        for job in callers:
+            if job in engine.live:
+                engine.abandon(job)
 
     async def _run(self, limits: Shutdown) -> None:
         engine = self._engine
@@ -94,7 +104,7 @@ class Stopping:
         if limit:
             timer = engine.timers.at(engine.clock() + limit, lambda _: self.skip_drain(), None)
         with suppress(asyncio.CancelledError):
-            await engine.until_idle(besides=self._caller, give_up=self._hurry)
+            await engine.until_idle(besides=self._callers, give_up=self._hurry)
         if timer is not None:
             engine.timers.cancel(timer)
 
@@ -133,14 +143,14 @@ class Stopping:
             await asyncio.wait(waiting, timeout=limit)
 
     def _left(self) -> list[Job[Any]]:
-        return [job for job in self._engine.live if job is not self._caller]
+        return [job for job in self._engine.live if job not in self._callers]
 
     async def _until_ended(self, seconds: float) -> None:
         engine = self._engine
         over: asyncio.Future[None] = engine.loop.create_future()
         timer = engine.timers.at(engine.clock() + seconds, _set, over)
         with suppress(asyncio.CancelledError):
-            await engine.until_idle(besides=self._caller, give_up=over)
+            await engine.until_idle(besides=self._callers, give_up=over)
         engine.timers.cancel(timer)
 
     def _interrupt_waiting(self, job: Job[Any]) -> None:
@@ -154,7 +164,7 @@ class Stopping:
         """However we got here, no job is left without an end."""
         engine = self._engine
         for job in list(engine.unended()):
-            if job is self._caller:
+            if job in self._callers:
                 continue
             if job._state is not JobState.RUNNING:
                 self._interrupt_waiting(job)
@@ -172,13 +182,12 @@ class Stopping:
 
     def _report(self, duration: float) -> ShutdownReport:
         engine = self._engine
-        caller = self._caller
         return ShutdownReport(
             completed=tuple(job.id for job in self._completed),
             cancelled=tuple(job.id for job in self._cancelled if job not in engine.stuck),
             requeued=tuple(job.id for job in self._requeued),
             stuck=tuple(job.id for job in engine.stuck),
-            lost=tuple(job.id for job in engine.unended() if job is not caller),
+            lost=tuple(job.id for job in engine.unended() if job not in self._callers),
             duration=duration,
         )
 

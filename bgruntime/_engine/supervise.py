@@ -14,7 +14,7 @@ import sys
 import traceback
 from asyncio import _get_running_loop
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Coroutine, Generator, Iterator, Sequence
 from contextvars import Context
 from functools import partial
 from typing import Any
@@ -580,8 +580,12 @@ class Supervisor:
             # Its attempt was recorded when its end was told; this is the end of the job.
             self.record(job, JobState.DISCARDED, None if stop.told else Outcome.STUCK, self.clock(), "stuck")
             settle(self, job, JobState.DISCARDED, str(Outcome.STUCK), Outcome.STUCK)
-        self._give_slot_of_stuck(job)
         more = job._get_more()
+        if more.retake is not None:
+            if not more.retake.done():
+                more.retake.set_result(None)  # a child of it that goes on needs no slot any more
+            more.retake = None
+        self._give_slot_of_stuck(job)
         if more.after is not None:
             after, more.after = more.after, None
             after.attempt_ended(job)
@@ -607,7 +611,7 @@ class Supervisor:
             waiting = next((one for one in self.stuck if one not in self.stuck_without_slot), None)
             if waiting is not None:
                 self._give_slot_of_stuck(waiting)
-        elif job._get_more().holds:
+        if job._get_more().holds:
             job._get_more().holds = False
             self.free_slot(job._entry.queue)
             self.kick()
@@ -749,9 +753,9 @@ class Supervisor:
         if self.watched:
             self.check_idle()
 
-    def is_idle(self, *, besides: Job[Any] | None = None) -> bool:
+    def is_idle(self, *, besides: Container[Job[Any]] = ()) -> bool:
         """Whether no job is available, running or retryable; paused queues, stuck attempts do not count."""
-        if any(job is not besides for job in self.live) or self.helpers_busy():
+        if any(job not in besides for job in self.live) or self.helpers_busy():
             return False
         return not any(
             (line.waiting or line.nested or line.retrying) and not line.paused for line in self.lines.values()
@@ -766,7 +770,7 @@ class Supervisor:
             watcher()
 
     async def until_idle(
-        self, *, besides: Job[Any] | None = None, give_up: asyncio.Future[None] | None = None
+        self, *, besides: Container[Job[Any]] = (), give_up: asyncio.Future[None] | None = None
     ) -> bool:
         """Wait until the engine is idle, or *give_up* is done; returns which."""
         while not self.is_idle(besides=besides):
@@ -785,7 +789,7 @@ class Supervisor:
                 self.watched = bool(self.watchers)
         return True
 
-    def _look(self, future: asyncio.Future[None], besides: Job[Any] | None) -> None:
+    def _look(self, future: asyncio.Future[None], besides: Container[Job[Any]]) -> None:
         if not future.done() and self.is_idle(besides=besides):
             future.set_result(None)
 

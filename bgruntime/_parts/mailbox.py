@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -73,8 +72,7 @@ class Mailbox(Generic[T]):
             await asyncio.wait([self._task], timeout=self._close)
         finally:
             self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.wait([self._task])  # which raises only what is meant for us
             self.dropped += len(self._items)
             self._items.clear()
 
