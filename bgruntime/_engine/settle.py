@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._model.errors import JobCancelled, JobDiscarded, JobExited, JobInterrupted, JobTimedOut
@@ -73,8 +74,9 @@ def settle(
         if outcome is Outcome.EXITED and error.__cause__ is not None:
             without_own_frames(error.__cause__, ENGINE)  # this is what the job has raised
         clear_frames(error)
-    if not job._attempt and job._entry.definition.coroutine is not None:
-        job._entry.definition.coroutine.close()
+    coroutine = job._entry.definition.coroutine
+    if coroutine is not None and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        coroutine.close()  # no line of it has run, and none will
     job._args = job._kwargs = job._context = None
     if job._more is not None and job._more.timer is not None:
         engine.timers.cancel(job._more.timer)
