@@ -123,7 +123,7 @@ class Call:
     @property
     def abandoned(self) -> bool:
         """Its body may go on alone: it was asked to stop for as long as one may be asked."""
-        return self.running and self.world.now >= self._patience_ends - BLINK
+        return self.running and self.world.now >= self._patience_ends - self.world.stalled - BLINK
 
     @property
     def surely_abandoned(self) -> bool:
