@@ -286,11 +286,11 @@ def _next_of(engine: Supervisor, line: Line) -> Job[Any] | None:
             break
         if job._state is AVAILABLE and job._entry.threaded and not threads:
             line.lanes.park(job, job._entry.priority)
-            if line not in engine.short_of_threads:
-                engine.short_of_threads.append(line)
             continue
         engine.turns.rotate(-1)
         return job
+    if not threads and line.lanes.has_parked and line not in engine.short_of_threads:
+        engine.short_of_threads.append(line)
     line.listed = False
     engine.turns.popleft()
     return None
@@ -330,7 +330,7 @@ def resume_one(engine: Supervisor) -> bool:
         if more is None or more.retake is None or more.retake.done():
             continue
         line: Line = job._entry.queue
-        if line.limit is not None and line.in_use >= line.limit:
+        if line.limit is not None and line.in_use >= line.limit:  # a pause holds up starts, not this
             engine.resuming.append(job)
             continue
         line.in_use += 1

@@ -81,7 +81,7 @@ def settle(
         clear_frames(error)
     coroutine = job._entry.definition.coroutine
     if coroutine is not None and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-        coroutine.close()
+        coroutine.close()  # no line of it has run, and none will
     if job in engine.live:
         keep_secrets(job)
     job._args = job._kwargs = job._context = None

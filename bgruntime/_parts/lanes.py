@@ -42,6 +42,11 @@ class Lanes(Generic[T]):
             yield from parked
             yield from line
 
+    @property
+    def has_parked(self) -> bool:
+        """Whether something is set aside."""
+        return any(self.parked)
+
     def push(self, item: T, priority: int, *, mixed: bool = False) -> None:
         """Put *item* behind everything of its priority. A *mixed* one may have to be parked later."""
         if mixed:

@@ -229,6 +229,7 @@ class SimLoop(Refusals):
             if handle.cancelled():
                 return
         handle._run()
+        del handle  # a traceback that leads back to this frame shall not lead to what the step held
         self._now += self.step_time
 
     def _make_ready(self) -> None:

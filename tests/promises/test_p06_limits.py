@@ -468,3 +468,52 @@ def test_p06_five_hundred_free_slots_are_filled_within_a_few_turns(run):
             gate.open()
 
     run(main)
+
+
+def test_p06_plain_functions_start_when_a_thread_that_had_given_its_slot_back_ends(run, clock):
+    async def main():
+        holds = [threading.Event() for _ in range(3)]
+        started = []
+
+        @task(timeout=1.0)
+        def work(number):
+            started.append(number)
+            holds[number].wait(10)
+
+        # Each is stuck at its timeout, its slot comes back, and only the end of its thread lets the next one go.
+        async with Runtime(concurrency=3, threads=1) as rt:
+            jobs = [await rt.submit(work, number) for number in range(3)]
+            for number, job in enumerate(jobs):
+                await until(lambda number=number: len(started) == number + 1, f"job {number} starts")
+                await clock.advance(1.0)
+                with pytest.raises(JobTimedOut):
+                    await job
+                holds[number].set()
+        assert started == [0, 1, 2]
+
+    run(main)
+
+
+def test_p06_a_job_that_has_waited_goes_on_within_the_limit_of_its_paused_queue(run):
+    async def main():
+        gate, running = Gate(), []
+
+        @task(queue="one")
+        async def parent(rt):
+            child = rt.submit_nowait(task(queue="one")(gate.hold), "child")
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await child.wait()
+            running.append(gate.running)
+
+        async with Runtime(concurrency=4, queues=[Queue("one", concurrency=1)]) as rt:
+            job = await rt.submit(parent, rt)
+            await until(lambda: gate.running == 1, "the child has the slot")
+            rt.pause("one")
+            await asyncio.wait([asyncio.ensure_future(job.wait())], timeout=0.05)
+            assert running == []
+            gate.open()
+            await job
+            assert running == [0]
+
+    run(main)

@@ -6,14 +6,14 @@ import asyncio
 import time
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import Token
 from typing import Any
 
 import anyio
 
 from bgruntime import Cancel, Discard, QueueFull, Retry, RuntimeClosed, Snooze, Task, current_job, task
-from tests.sim.world import FOREVER, UNKNOWN, Call, Fan, Luggage, World, submitted_by
+from tests.sim.world import BLINK, FOREVER, GRACE, UNKNOWN, Call, Fan, Luggage, World, submitted_by
 
 Body = Callable[[Call], Awaitable[Any]]
 
@@ -21,6 +21,7 @@ BODIES: dict[str, Body] = {}
 THREADS: dict[str, Callable[[Call], Any]] = {}
 
 
+EARLY = 0.001  # seconds: the news of a thread's end, a timer here, may come too soon
 OBSTINACY = 40.0  # seconds: how long a body goes on that ignores every cancellation
 
 
@@ -162,7 +163,13 @@ async def tidy(call: Call) -> int:
         await asyncio.sleep(30)
     except asyncio.CancelledError:
         call.saw_cancel()
-        await asyncio.sleep(0.5)
+        try:
+            await asyncio.sleep(0.5)
+        except asyncio.CancelledError:
+            world = call.world
+            if not world.stopping and world.now < call.cancel_seen_at + GRACE - world.stalled - BLINK:
+                world.violate("P14", f"its clean-up was cut short: {call}")
+            raise
         raise
     return call.number
 
@@ -296,6 +303,28 @@ async def wait_in_child(call: Call) -> int:
 
 
 @body
+async def wait_a_little(call: Call) -> int:
+    """It loses patience with its child, and goes on; with a slot."""
+    child, chosen = new_call(call, "nowait")
+    try:
+        child.job = call.world.rt.submit_nowait(chosen, child, luggage=packed(child))
+    except (QueueFull, RuntimeClosed):
+        child.refused = True
+        return call.number
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.3) as patience:
+            call.waits += 1
+            try:
+                await child.job.wait()
+            finally:
+                call.waits -= 1
+    if not (call.knows_of_cancel or patience.expired() and call.cancel_seen_at < FOREVER):
+        call.world.check_limits(call)
+    await asyncio.sleep(call.pace)
+    return call.number
+
+
+@body
 async def map_inside(call: Call) -> int:
     fan = new_fan(call.world, call, "map", 3, limit=2)
     try:
@@ -376,6 +405,7 @@ async def work_(call: Call, luggage: Luggage | None = None) -> Any:
                 call.not_before = call.world.now + BACKOFF
             raise
         call.has_returned = True
+        call.returned_in_time = not call.over and call.world.now < call.due - call.world.stalled
         return call.returned
 
 
@@ -385,7 +415,7 @@ def work_in_thread_(call: Call, luggage: Luggage | None = None) -> Any:
         try:
             call.returned = THREADS[call.kind](call)
         finally:
-            call.free_at = call.world.loop.bgruntime_ports.monotonic()
+            call.free_at = call.world.loop.bgruntime_ports.monotonic() - EARLY
         call.has_returned = True
         return call.returned
 
@@ -428,9 +458,18 @@ def new_call(owner: Call, way: str) -> tuple[Call, Task[..., Any]]:
     return child, tasked(child, world.chance.choice(ASYNC_TASKS))
 
 
-def new_fan(world: World, owner: Call | None, way: str, size: int, limit: int | None) -> Fan:
+def new_fan(
+    world: World,
+    owner: Call | None,
+    way: str,
+    size: int,
+    limit: int | None,
+    *,
+    falls_together: bool = True,
+) -> Fan:
     """The calls of one map, gather or group; they are their owner's to cancel."""
-    fan = Fan(limit)
+    fan = Fan(limit, falls_together=falls_together)
+    world.fans.append(fan)
     for _ in range(size):
         call = world.call(world.chance.choice(SIMPLE), way, owner)
         tasked(call, work)
@@ -447,6 +486,6 @@ def running_as(call: Call) -> Token[int]:
 NESTING = tuple(
     name
     for name in BODIES
-    if name in "submit_and_wait submit_and_go wait_in_child map_inside gather_inside group_inside".split()
+    if name in "submit_and_wait submit_and_go wait_a_little wait_in_child map_inside gather_inside group_inside".split()
 )
 SIMPLE = tuple(name for name in BODIES if name not in NESTING)

@@ -8,9 +8,11 @@ the same in every process and on every machine. Exits with 1 if a seed failed.
 from __future__ import annotations
 
 import argparse
+import gc
 import hashlib
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -41,7 +43,16 @@ def run_chunk(policy: str, first: int, last: int) -> Chunk:
         hashes.update(run.trace_hash.encode())
         if run.failure is not None:
             failures.append((seed, told(run.failure)))
+            del run
+            clear_ruins()
     return Chunk(last - first, steps, failures, hashes.digest())
+
+
+def clear_ruins() -> None:
+    """Let go of what a failed seed has left lying, so that the next one does not hear of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
 
 
 def told(failure: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -168,8 +168,7 @@ def refused(call: Call, exc: BaseException) -> None:
         free = min(free, line.concurrency - line.running)
     waiting = line.waiting + line.scheduled + line.retryable
     if (
-        free > line.waiting
-        and not line.paused
+        not line.paused
         and waiting - min(free, line.waiting) < line.size
         and call.plain
         and call.way != "many"
@@ -250,12 +249,32 @@ async def cancel_any(world: World) -> None:
         cancel(world.chance.choice(known))
 
 
+async def interrupt_an_end(world: World) -> None:
+    """Cancel somebody just while a fan-out of his is ending after a failure."""
+    for _ in range(20):
+        ending = [
+            fan.calls[0].asker
+            for fan in world.fans
+            if fan.falls_together
+            and fan.calls[0].owner is None
+            and any(call.running and call.knows_of_cancel for call in fan.calls)
+        ]
+        for asker in ending:
+            if asker is not None and asker.cancel():
+                world.cancelled_clients.append(asker)
+                return
+        await asyncio.sleep(0.1)
+
+
 # Many at once -----------------------------------------------------------------------------
 
 
-async def fan_out(world: World, way: str, use_it: Callable[[Fan], Awaitable[Any]]) -> None:
+async def fan_out(
+    world: World, way: str, use_it: Callable[[Fan], Awaitable[Any]], *, falls_together: bool = True
+) -> None:
     limit = world.chance.choice([None, 1, 2])
-    fan = new_fan(world, None, way, world.chance.randint(1, 4), limit)
+    size = world.chance.randint(1, 6)
+    fan = new_fan(world, None, way, size, limit, falls_together=falls_together)
     for call in fan.calls:
         call.asked_by = -fan.calls[0].number
     submitted_by.set(-fan.calls[0].number)
@@ -263,6 +282,16 @@ async def fan_out(world: World, way: str, use_it: Callable[[Fan], Awaitable[Any]
         await use_it(fan)
     except* (*ENDS, *REFUSALS):
         pass
+    finally:
+        check_nothing_is_left(world, fan)
+
+
+def check_nothing_is_left(world: World, fan: Fan) -> None:
+    """P13: a fan-out owns its jobs: however it was left, none of them goes on."""
+    for call in fan.calls:
+        goes_on = call.running and not call.knows_of_cancel
+        if goes_on or (call.job is not None and not call.over):
+            world.violate("P13", f"its fan-out was left, and it goes on: {call}")
 
 
 async def map_them(world: World) -> None:
@@ -270,21 +299,42 @@ async def map_them(world: World) -> None:
     on_error: Any = world.chance.choice(["raise", "return"])
 
     async def use_it(fan: Fan) -> None:
-        results = world.rt.map(work, fan.calls, limit=fan.limit, ordered=ordered, on_error=on_error)
-        if world.chance.random() < 0.5:
+        pulls: Any = world.chance.choice([pulled, pulled_slowly])
+        collect = world.chance.random() < 0.5
+        items = fan.calls if collect else pulls(fan)
+        results = world.rt.map(work, items, limit=fan.limit, ordered=ordered, on_error=on_error)
+        if collect:
             check_results(fan, await results, ordered=ordered)
         else:
-            await some_of(results, world)
+            await some_of(results, world, fan)
 
-    await fan_out(world, "map", use_it)
+    await fan_out(world, "map", use_it, falls_together=on_error == "raise")
 
 
-async def some_of(results: Any, world: World) -> None:
+async def some_of(results: Any, world: World, fan: Fan) -> None:
     async with results:
         async for _ in results:
+            fan.yielded += 1
             if world.chance.random() < 0.3:
                 break
-            await asyncio.sleep(world.chance.choice([0, 0.1]))
+            await asyncio.sleep(world.chance.choice([0, 0.1, 5]))
+
+
+def pulled(fan: Fan) -> Iterator[Call]:
+    """The input of a map that is walked over: it may pull so far ahead and no further."""
+    for call in fan.calls:
+        fan.pulled += 1
+        # The one that is being handed over has not reached the consumer yet.
+        ahead = fan.pulled - fan.yielded - 1
+        if fan.limit is not None and ahead > 2 * fan.limit:
+            call.world.violate("P18", f"a map with limit {fan.limit} pulls {ahead} ahead")
+        yield call
+
+
+async def pulled_slowly(fan: Fan) -> AsyncIterator[Call]:
+    for call in pulled(fan):
+        await asyncio.sleep(fan.calls[0].world.chance.choice([0, 0.1]))
+        yield call
 
 
 async def gather_them(world: World) -> None:
@@ -295,7 +345,7 @@ async def gather_them(world: World) -> None:
         results = await world.rt.gather(*calls, limit=fan.limit, return_exceptions=return_exceptions)
         check_results(fan, results, ordered=True)
 
-    await fan_out(world, "gather", use_it)
+    await fan_out(world, "gather", use_it, falls_together=not return_exceptions)
 
 
 def check_results(fan: Fan, results: list[Any], *, ordered: bool) -> None:
@@ -316,8 +366,6 @@ async def group_them(world: World) -> None:
             for call in fan.calls:
                 call.job = await group.submit(work, call, luggage=packed(call))
                 await asyncio.sleep(world.chance.choice([0, 0, 0.1]))
-        if not all(call.over for call in fan.calls):
-            world.violate("P16", f"the group left before its jobs: {fan.calls}")
 
     await fan_out(world, "group", use_it)
 
@@ -376,6 +424,7 @@ OPERATIONS: tuple[Operation, ...] = (
     submit_from_thread,
     cancel_any,
     cancel_any,
+    interrupt_an_end,
     map_them,
     map_them,
     gather_them,

@@ -15,7 +15,7 @@ from bgruntime.extend import (
     JobSettled,
     RetryScheduled,
 )
-from tests.sim.world import BLINK, FOREVER, Call, World
+from tests.sim.world import BLINK, FOREVER, GRACE, HARD, UNKNOWN, Call, Fan, World
 
 FINAL = ("completed", "cancelled", "discarded")
 
@@ -45,8 +45,10 @@ class Witness:
                 self.end(call, event)
             case JobSettled():
                 self.settle(call)
-            case RetryScheduled() | AttemptAbandoned():
-                """Checked by what follows from them."""
+            case RetryScheduled():
+                call.wakes_at = self.world.now + event.delay
+            case AttemptAbandoned():
+                """Checked by what follows from it."""
 
     def call_of(self, job: Any) -> Call | None:
         """Whose job it is: its first argument says so, for as long as it has arguments."""
@@ -61,10 +63,14 @@ class Witness:
         call.order = self.accepted
         call.accepted += 1
         call.accepted_at = self.world.now
+        call.wakes_at = self.world.now + call.delay
         if call.accepted > 1:
             self.world.violate("P01", f"accepted twice: {call}")
         if self.world.closed_to_all:
             self.world.violate("P01", f"accepted after the runtime had closed: {call}")
+        if self.world.quiet and call.owner is None:
+            self.world.violate("P01", f"accepted from outside after the stop began: {call}")
+        check_nobody_was_overtaken(self.world, call)
         if not (call.owner is not None and call.fan is not None):
             check_queue_size(self.world, call)
 
@@ -91,9 +97,40 @@ class Witness:
             self.world.violate("P11", f"timed out {due - self.world.now:.6f} s early: {call}")
 
     def settle(self, call: Call) -> None:
+        world = self.world
         call.settled += 1
         if call.settled > 1:
-            self.world.violate("P09", f"settled twice: {call}")
+            world.violate("P09", f"settled twice: {call}")
+        assert call.job is not None
+        if call.job.reason == "expired" and call.runs:
+            world.violate("P08", f"it expired although it had begun: {call}")
+        if call.job.reason == "dropped":
+            check_rightly_dropped(world, call)
+        asked_long_ago = world.now >= call.cancelled_at + GRACE + HARD - BLINK
+        in_thread = call.threaded and call.runs and world.now < call.free_at < UNKNOWN
+        if in_thread and not (call.declared or world.stopping or asked_long_ago):
+            world.violate("P14", f"its function goes on in a thread, and it is over: {call}")
+
+
+def check_nobody_was_overtaken(world: World, accepted: Call) -> None:
+    """P05: whoever asked earlier and waits for room goes first."""
+    if accepted.owner is not None or accepted.way not in ("submit", "nowait", "many"):
+        return
+    for call in world.calls[: accepted.number - 1]:
+        if call.queue == accepted.queue and call.waits_for_room:
+            world.violate("P05", f"{accepted} was let in before {call}, which waits for room")
+
+
+def check_rightly_dropped(world: World, dropped: Call) -> None:
+    """P03: the oldest waiting job of the lowest priority is the one to go."""
+    for other in world.calls:
+        if other.queue != dropped.queue or other.state != "available" or other.started or other.accepted != 1:
+            continue
+        if other.owner is not None and other.fan is not None:
+            continue
+        older = other.plain and dropped.plain and other.order < dropped.order
+        if other.priority > dropped.priority or (other.priority == dropped.priority and older):
+            world.violate("P03", f"{dropped} was dropped, and not {other}")
 
 
 def goes_before(other: Call, call: Call) -> bool:
@@ -147,8 +184,13 @@ def at_rest(world: World) -> None:
         if call.running and not call.threaded:
             check_cancelled_in_time(call)
             check_declared_in_time(call)
+        if call.state in ("scheduled", "retryable") and world.now > call.wakes_at + BLINK:
+            world.violate("P06", f"its time came {world.now - call.wakes_at:.3f} s ago: {call}")
+    for fan in world.fans:
+        check_fell_together(world, fan)
     if not world.stopping and not world.loop.threads:
         check_no_idle_slot(world)
+        check_no_idle_room(world)
 
 
 def check_cancelled_in_time(call: Call) -> None:
@@ -173,6 +215,35 @@ def check_declared_in_time(call: Call) -> None:
         and call.left_to_itself
     ):
         world.violate("P10", f"its timeout was not declared {late:.3f} s after it was due: {call}")
+
+
+def check_fell_together(world: World, fan: Fan) -> None:
+    """P13: after the first failure nothing of it waits, and what runs knows that it must stop."""
+    if not fan.falls_together or not any(call.state == "discarded" for call in fan.calls):
+        return
+    for call in fan.calls:
+        waits = call.state in ("available", "scheduled", "retryable")
+        if waits or (call.running and not call.over and not call.knows_of_cancel):
+            world.violate("P13", f"one of its fan-out has failed, and this goes on: {call}")
+
+
+def check_no_idle_room(world: World) -> None:
+    """P03: nobody waits for room while there is some."""
+    waiting = [call for call in world.calls if call.waits_for_room]
+    if not waiting:
+        return
+    stats = world.rt.stats()
+    for name, line in stats.queues.items():
+        here = [call for call in waiting if call.queue == name]
+        if not here or any(call.way == "many" for call in here):
+            continue
+        free = stats.concurrency - stats.running
+        if line.concurrency is not None:
+            free = min(free, line.concurrency - line.running)
+        free = 0 if line.paused else max(0, free)
+        beyond = max(0, line.waiting - free) + line.scheduled + line.retryable
+        if beyond < line.size:
+            world.violate("P03", f"{beyond} of {line.size} places of {name} are taken, and this waits: {here[0]}")
 
 
 def check_no_idle_slot(world: World) -> None:
@@ -201,13 +272,19 @@ def at_end(world: World, reports: list[Any]) -> None:
     for task in world.clients:
         if not task.done():
             world.violate("P16", f"a client still waits: {task!r}")
+        if task.cancelled() and task not in world.cancelled_clients:
+            world.violate("P13", f"a client was cancelled, and nobody asked for it: {task!r}")
     for task in world.cancelled_clients:
         if task.done() and not task.cancelled():
             world.violate("P13", f"the cancellation of a client was lost: {task!r}")
     for call, futures in world.threadsafe:
         if not all(future.done() for future in futures):
             world.violate("P23", f"the future of submit_threadsafe was never done: {call}")
-    for report in reports:
+    for report, pending in reports:
+        told = {*report.completed, *report.cancelled, *report.requeued, *report.stuck}
+        for call in pending:
+            if call.job.id not in told:
+                world.violate("P15", f"the report of the stop does not mention it: {call}")
         if report.lost:
             world.violate("P15", f"the report says that jobs were lost: {report}")
     if world.began != world.ended:
@@ -246,6 +323,9 @@ def explain(call: Call) -> None:
         case _:
             if not isinstance(error, JobCancelled) or not was_stopped(call):
                 world.violate("P13", f"cancelled for no reason, {error!r}: {call}")
+            in_time = call.has_returned and call.returned_in_time and call.kind != "resourceful"
+            if job.reason == "interrupted" and in_time and not call.threaded and call.cancelled_at == FOREVER:
+                world.violate("P09", f"it returned in time, and its value was dropped: {call}")
     if job.reason == "dropped" and call.runs:
         world.violate("P03", f"a job that had run before was dropped: {call}")
     if call.kind == "swallow" and call.cancels_seen == 1 and isinstance(error, JobTimedOut) and error.stuck:

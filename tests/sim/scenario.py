@@ -7,19 +7,24 @@ One scenario per seed: a runtime, some clients, some faults, and one way to end.
 from __future__ import annotations
 
 import asyncio
+import time
+import warnings
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from bgruntime import Queue, Runtime, RuntimeClosed, Shutdown
-from bgruntime.testing import SimLoop, Simulation, run_seed
+from bgruntime import Queue, QueueFull, Runtime, RuntimeClosed, Shutdown, task
+from bgruntime.testing import SimLoop, SimTask, Simulation, run_seed
 from tests.sim.clients import client
+from tests.sim.crowd import crowd
 from tests.sim.oracles import Witness, at_end, at_rest
 from tests.sim.world import GRACE, HARD, World
 
 PATIENCE = 600.0  # virtual seconds in which every client must get through
 LIMITS = (5.0, 1.0)  # drain and cancel, in seconds, of a stop with limits
 STEPS = 30_000
+CROWD_EVERY = 25
 
 
 class Ended(Exception):
@@ -85,6 +90,16 @@ def build(world: World) -> None:
         shutdown=Shutdown(drain=None, cancel=2, close=1),
     )
     world.loop.early = chance.choice([0.0, 0.0004])
+    start_attempts_in(world, chance.choice(["tasks", "plain tasks", "a factory"]))
+
+
+def start_attempts_in(world: World, what: str) -> None:
+    """The kernel has a path of its own for asyncio's tasks, and one for loops with a task factory."""
+    loop = world.loop
+    if what == "plain tasks":
+        loop._ports = replace(loop.bgruntime_ports, task_class=asyncio.Task)
+    elif what == "a factory":
+        loop.set_task_factory(lambda loop, coro, **options: SimTask(coro, loop=loop, **options))
 
 
 # The owner --------------------------------------------------------------------------------
@@ -98,8 +113,10 @@ async def own(world: World, reports: list[Any]) -> None:
             for i in range(world.chance.randint(2, 5)):
                 task = world.loop.create_task(client(world), name=f"client {i}")
                 world.clients.append(task)
-            await ending(world, reports)
-            world.stopping = True
+            try:
+                await ending(world, reports)
+            finally:
+                world.stopping = world.quiet = True
     except Ended:
         pass
     world.closed_to_all = True
@@ -138,7 +155,9 @@ async def timed_stop(world: World, reports: list[Any]) -> None:
     world.stopping = True
     drain, cancel = LIMITS
     began, stalled = world.now, world.stalled
-    reports.append(await world.rt.stop(drain=drain, cancel=cancel, close=1))
+    pending = [call for call in world.calls if call.job is not None and not call.over]
+    world.quiet = True
+    reports.append((await world.rt.stop(drain=drain, cancel=cancel, close=1), pending))
     took = world.now - began - (world.stalled - stalled)
     if took > drain + cancel + 1 + 0.1:
         world.violate("P15", f"the stop took {took:.3f} s of {drain + cancel + 1} s")
@@ -194,6 +213,44 @@ async def probe(world: World) -> None:
     stats = world.rt.stats()
     if (stats.running, stats.waiting, stats.scheduled, stats.retryable) != (0, 0, 0, 0):
         world.violate("P01", f"nothing is left, but the books say {stats}")
+    probe_room(world)
+    await probe_threads(world)
+
+
+def probe_room(world: World) -> None:
+    """At rest a paused queue takes as many jobs as its size, and not one more."""
+    world.rt.pause()
+    for name, size in world.queue_size.items():
+        jobs = [world.rt.submit_nowait(IDLE.with_options(queue=name)) for _ in range(size)]
+        try:
+            jobs.append(world.rt.submit_nowait(IDLE.with_options(queue=name)))
+        except QueueFull:
+            pass
+        else:
+            if not world.drops:
+                world.violate("P03", f"{name} takes more than its {size} places")
+    world.rt.resume()
+
+
+async def probe_threads(world: World) -> None:
+    """At rest every thread must be free."""
+    held = []
+
+    def hold() -> None:
+        held.append(world.loop.bgruntime_ports.monotonic())
+        time.sleep(1)
+
+    await world.rt.drain()
+    jobs = [world.rt.submit_nowait(hold) for _ in range(min(world.threads, world.concurrency))]
+    await asyncio.sleep(0.5)
+    if len(held) != len(jobs):
+        world.violate("P06", f"a thread was lost: {len(held)} of {len(jobs)} can be used")
+    await asyncio.wait([asyncio.ensure_future(job.wait()) for job in jobs])
+
+
+@task(name="sim.idle")
+async def IDLE() -> None:
+    """A job that only takes a place."""
 
 
 def settle_owner(world: World, owner: asyncio.Task[Any]) -> None:
@@ -248,5 +305,11 @@ def fail_on_violation(world: World) -> None:
 
 
 def run(seed: int, **options: Any) -> Simulation:
-    """One seed of the scenario."""
-    return run_seed(scenario, seed, max_steps=STEPS, **options)
+    """One seed: mostly of the scenario, now and then of the crowd."""
+    main = crowd if seed % CROWD_EVERY == CROWD_EVERY - 1 else scenario
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        done = run_seed(main, seed, max_steps=STEPS, **options)
+    if heard and done.failure is None:
+        return replace(done, failure=AssertionError(f"P20: Python warns: {heard[0].message}"))
+    return done

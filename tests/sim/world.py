@@ -71,7 +71,7 @@ class Call:
         # What the observer heard.
         self.accepted = self.settled = 0
         self.order = 0
-        self.accepted_at = FOREVER
+        self.accepted_at = self.wakes_at = FOREVER
         self.started: list[float] = []
         self.declared = False
         # What the body saw.
@@ -96,6 +96,8 @@ class Call:
         self.asked_while_running = False
         self.left_to_itself = True  # nobody else may cancel it
         self.stops_itself = False
+        self.asker = asyncio.current_task()
+        self.returned_in_time = False
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.number} by {self.way} on {self.queue}, {self.runs} runs, {self.job!r}>"
@@ -121,7 +123,7 @@ class Call:
     @property
     def abandoned(self) -> bool:
         """Its body may go on alone: it was asked to stop for as long as one may be asked."""
-        return self.running and self.world.now >= self._patience_ends - BLINK
+        return self.running and self.world.now >= self._patience_ends - self.world.stalled - BLINK
 
     @property
     def surely_abandoned(self) -> bool:
@@ -131,6 +133,21 @@ class Call:
     @property
     def _patience_ends(self) -> float:
         return min(self.cancel_seen_at, self.due) + GRACE + HARD
+
+    @property
+    def stuck_with_slot(self) -> bool:
+        """It was given up and goes on, and held a slot when it was."""
+        return self.running and not self.waits and not self.slotless and self.abandoned
+
+    @property
+    def waits_for_room(self) -> bool:
+        """Whoever asked for it is outside of jobs, and sleeps until there is room for it."""
+        if self.owner is not None or self.way not in ("submit", "many"):
+            return False
+        if self.job is not None or self.refused or self.withdrawn or self.asker is None:
+            return False
+        future: Any = getattr(self.asker, "_fut_waiter", None)
+        return future is not None and not future.done() and self.asked_at_step < self.world.loop.steps
 
     @property
     def holds_slot(self) -> bool:
@@ -220,9 +237,11 @@ class Call:
 class Fan:
     """One map, gather or group: at most *limit* of its calls run at once."""
 
-    def __init__(self, limit: int | None) -> None:
+    def __init__(self, limit: int | None, *, falls_together: bool) -> None:
         self.limit = limit
+        self.falls_together = falls_together  # the first failure ends all of it
         self.calls: list[Call] = []
+        self.pulled = self.yielded = 0
 
 
 class World:
@@ -245,7 +264,9 @@ class World:
         self.rt: Runtime
         self.observed = False
         self.stopping = False
+        self.quiet = False  # nothing is taken from outside any more
         self.closed_to_all = False
+        self.fans: list[Fan] = []
         self.drops = self.waits = False
         self.witness: Any = None
         self.over = False  # bodies that never end may end now
@@ -285,6 +306,9 @@ class World:
             return
         if self.running() > self.concurrency:
             self.violate("P06", f"{self.running()} attempts run, {self.concurrency} are allowed: {call}")
+        beyond = sum(other.stuck_with_slot for other in self.calls) - max(1, self.concurrency // 10)
+        if self.running() + max(0, beyond) > self.concurrency:
+            self.violate("P06", f"{beyond} stuck ones too many have given their slots back: {call}")
         limit = self.limits.get(call.queue)
         if limit is not None and self.running(call.queue) > limit:
             self.violate(
@@ -294,6 +318,6 @@ class World:
         if (
             fan is not None
             and fan.limit is not None
-            and sum(c.running and not c.over for c in fan.calls) > fan.limit
+            and sum(c.running and not c.abandoned for c in fan.calls) > fan.limit
         ):
             self.violate("P06", f"more than {fan.limit} of one fan-out run: {call}")

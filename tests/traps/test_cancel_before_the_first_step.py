@@ -61,6 +61,27 @@ def test_a_coroutine_object_whose_job_is_cancelled_before_it_starts_is_closed(ru
     run(main)
 
 
+def test_a_coroutine_object_that_is_cancelled_between_its_start_and_its_first_step_is_closed(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, coro, **options: asyncio.Task(coro, loop=loop, **options))
+        ran = []
+
+        async def work():
+            ran.append(1)
+
+        async with Runtime() as rt:
+            coroutine = work()
+            job = await rt.submit(coroutine)
+            await until(lambda: job.state == "running")
+            job.cancel()
+            await job.wait()
+            assert coroutine.cr_frame is None
+        assert ran == []
+
+    run(main)
+
+
 def test_the_whole_runtime_cancelled_before_anything_ran_leaves_nothing(run):
     async def main():
         gate, coroutines = Gate(), []

@@ -1,0 +1,130 @@
+"""Planted in map, gather and group."""
+
+from __future__ import annotations
+
+from tests.mutants.bug import bug
+
+FANOUT, GROUP = "_fanout.py", "_group.py"
+
+BUGS = (
+    bug(
+        "group_swallows_the_outer_cancel",
+        "P13",
+        "A request that is cancelled while its group ends goes on as if nothing had happened.",
+        GROUP,
+        "        if outer is not None and not self._errors:\n            raise outer\n",
+        "",
+    ),
+    bug(
+        "group_forgets_a_cancel_that_meets_a_failure",
+        "P13",
+        "The cancellation is lost where a job fails in the same moment.",
+        GROUP,
+        "                owner.uncancel()\n                owner.cancel()\n",
+        "                owner.uncancel()\n",
+    ),
+    bug(
+        "group_abort_is_not_sent",
+        "P13",
+        "After a failure the other jobs of a group run on.",
+        GROUP,
+        '        if self._state == "over":\n            return\n        self._abort()\n',
+        '        if self._state == "over":\n            return\n',
+    ),
+    bug(
+        "group_leaves_before_its_jobs",
+        "P16",
+        "A group's block ends while its jobs still run.",
+        GROUP,
+        "        while self._jobs:\n",
+        "        if self._jobs:\n",
+    ),
+    bug(
+        "group_keeps_its_own_cancel",
+        "P13",
+        "The owner of a failed group is cancelled once more, at its next await.",
+        GROUP,
+        "        if self._cancelled_body:\n            outer = await",
+        "        if self._cancelled_body and outer is None:\n            outer = await",
+    ),
+    bug(
+        "map_swallows_the_outer_cancel",
+        "P13",
+        "A cancelled map returns what it has.",
+        FANOUT,
+        "        except asyncio.CancelledError:\n            await self.end()\n            raise\n",
+        "        except asyncio.CancelledError:\n            await self.end()\n",
+    ),
+    bug(
+        "map_forgets_a_cancel_while_it_ends",
+        "P13",
+        "A cancellation that meets the end of a fan-out is lost.",
+        FANOUT,
+        "        if interrupted is not None:\n            raise interrupted\n\n    def abandon",
+        "\n    def abandon",
+    ),
+    bug(
+        "map_leaves_its_jobs_behind",
+        "P13",
+        "A cancelled map goes on working for nobody.",
+        FANOUT,
+        "        except asyncio.CancelledError:\n            await self.end()\n            raise\n",
+        "        except asyncio.CancelledError:\n            raise\n",
+    ),
+    bug(
+        "map_never_cancels_on_failure",
+        "P13",
+        "The first failure is reported when all others have ended too.",
+        FANOUT,
+        "        for job in list(self.in_flight):\n            self._engine.cancel(job, ENDED)\n",
+        "",
+    ),
+    bug(
+        "map_pulls_too_far_ahead",
+        "P18",
+        "A slow consumer of a long input fills the memory.",
+        FANOUT,
+        "            and self.pulled - self.yielded < 2 * self.limit\n",
+        "",
+    ),
+    bug(
+        "map_ignores_its_limit",
+        "P06",
+        "`limit` is what the other side can take.",
+        FANOUT,
+        "and len(self.in_flight) + self._lingering < self.limit",
+        "and len(self.in_flight) + self._lingering < 2 * self.limit",
+    ),
+    bug(
+        "map_counts_no_attempt_that_cleans_up",
+        "P06",
+        "After a timeout two jobs of `map(limit=1)` run at once.",
+        FANOUT,
+        "and len(self.in_flight) + self._lingering < self.limit",
+        "and len(self.in_flight) < self.limit",
+    ),
+    bug(
+        "map_in_the_order_of_the_ends",
+        "P16",
+        "The results stand at the wrong places.",
+        FANOUT,
+        "return [found[index] for index in sorted(found)] if self._ordered else",
+        "return list(found.values()) if self._ordered else",
+    ),
+    bug(
+        "consumer_sleeps_through_the_last",
+        "P16",
+        "A map whose last job fails is never over.",
+        FANOUT,
+        "        if not self._filling:\n            self._fill()\n        self._wake()\n\n    def attempt_ended",
+        "        if not self._filling:\n            self._fill()\n        if job._state is JobState.COMPLETED:\n            self._wake()\n\n    def attempt_ended",
+    ),
+    bug(
+        "map_stops_filling",
+        "P16",
+        "A map is done with its first jobs and waits for ever for the rest.",
+        FANOUT,
+        "        if not self._filling:\n            self._fill()\n        self._wake()\n\n    def attempt_ended",
+        "        if not self._filling and self._ordered:\n            self._fill()\n        self._wake()\n\n    def attempt_ended",
+    ),
+)
