@@ -199,9 +199,7 @@ def test_a_file_that_is_no_export_is_refused_with_the_line(run, path, tmp_path, 
     run(main)
 
 
-def test_a_line_with_values_of_the_wrong_kind_is_refused_and_nothing_of_its_page_comes_in(
-    run, path, tmp_path
-):
+def test_a_line_with_values_of_the_wrong_kind_is_refused_with_all_of_its_page(run, path, tmp_path):
     async def main():
         lines = tmp_path / "all.jsonl"
         async with Runtime(journal=path) as rt:
