@@ -11,7 +11,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
-from ._engine.admit import admit, admit_nested, admit_reserved, room_for, wait_for_room
+from ._engine.admit import admit, admit_durable, admit_nested, admit_reserved, room_for, wait_for_room
 from ._engine.supervise import Wait
 from ._model.errors import PayloadError
 from ._model.jobs import Entry, Job
@@ -135,7 +135,7 @@ class _Flow:
         self._exhausted = self._ended = self._filling = False
         self._failure: BaseException | None = None
         self._feeder: asyncio.Task[Any] | None = None
-        self._change: Wait | None = None
+        self._changes: list[Wait] = []  # of several consumers, or of one and of who ends it
         self._capacity: asyncio.Future[None] | None = None
 
     # -- the consumer's side ---------------------------------------------------------------------
@@ -213,7 +213,8 @@ class _Flow:
             raise
 
     async def _wait_for_change(self) -> None:
-        self._change = wait = Wait(self._engine, self._engine.inside())
+        wait = Wait(self._engine, self._engine.inside())
+        self._changes.append(wait)
         await wait.until_signalled()
 
     def _has_next(self) -> bool:
@@ -276,8 +277,9 @@ class _Flow:
         self._wake()
 
     def _wake(self) -> None:
-        if self._change is not None:
-            self._change.signal()
+        changes, self._changes = self._changes, []
+        for wait in changes:
+            wait.signal()
         if self._capacity is not None and not self._capacity.done():
             self._capacity.set_result(None)
 
@@ -331,7 +333,7 @@ class _Flow:
             full = line.waiting + line.later >= line.size and not line.has_room(
                 self._engine, room_for(request[0])
             )
-            if not self._nested and (full or line.room or request[0].options.durable):
+            if request[0].durable or (not self._nested and (full or line.room)):
                 self._feeder = self._help(self._submit_waiting(request), request[1])
                 if self._feeder is not None:
                     return
@@ -359,7 +361,7 @@ class _Flow:
             self._fail(error)
 
     async def _submit_waiting(self, request: Request) -> None:
-        """Submit one job that has to wait for room, then go on as before."""
+        """Submit one job that has to wait, for room or for the disk, then go on as before."""
         try:
             await self._submit_when_room(request)
         finally:
@@ -369,6 +371,9 @@ class _Flow:
 
     async def _submit_when_room(self, request: Request) -> None:
         entry = request[0]
+        if entry.durable:
+            await self._submit_durable(request)
+            return
         try:
             await wait_for_room(self._engine, entry, limit=self._engine.limits.wait_limit)
         except asyncio.CancelledError:
@@ -380,6 +385,21 @@ class _Flow:
             self._fail(error)
         else:
             self._submit(request, admit_reserved)
+
+    async def _submit_durable(self, request: Request) -> None:
+        entry, _, args, kwargs = request
+        index = self.pulled
+        self.pulled += 1
+        try:
+            [job] = await admit_durable(
+                self._engine, entry, [(args, kwargs)], self._engine.limits.wait_limit, self
+            )
+        except Exception as error:
+            self._refused(index, error)
+            return
+        self.in_flight[job] = index
+        if self._ended:  # the fan-out was cut while it was written
+            self._engine.cancel(job, ENDED)
 
     async def _feed(self, source: AsyncIterator[Request]) -> None:
         """Pull from input that is itself asynchronous."""
@@ -394,7 +414,7 @@ class _Flow:
                     request = await anext(source)
                 except StopAsyncIteration:
                     break
-                if self._nested:
+                if self._nested and not request[0].durable:
                     self._submit(request, admit_nested)
                 else:
                     await self._submit_when_room(request)

@@ -17,7 +17,7 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from contextvars import Context, copy_context
 from dataclasses import fields, replace
 from functools import partial
@@ -32,15 +32,16 @@ from ._engine.admit import (
     admit_nested,
     admit_reserved,
     check_arguments,
-    find_room,
+    full,
     give_back,
+    room_for,
     wait_for_room,
 )
 from ._engine.attempt import running_job
 from ._engine.dispatch import Line, list_line, unlist_line
-from ._engine.look import find_job, find_jobs, health_of, stats_of
+from ._engine.look import asked_on_loop, find_job, find_jobs, health_of
 from ._engine.stop import Stopping
-from ._engine.supervise import Supervisor
+from ._engine.supervise import Supervisor, Wait
 from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
 from ._group import Group
 from ._host import Host
@@ -49,7 +50,7 @@ from ._model.errors import JournalUnavailable, RuntimeClosed
 from ._model.jobs import Entry, Job
 from ._model.policies import Limits, Overflow, Queue, Shutdown
 from ._model.protocols import Middleware
-from ._model.reports import Health, RuntimeStats, ShutdownReport
+from ._model.reports import Check, Health, ShutdownReport
 from ._model.states import JobState
 from ._parts import ports
 from ._parts.spelling import did_you_mean
@@ -66,6 +67,7 @@ from ._task import (
 )
 
 if TYPE_CHECKING:
+    from ._model.stats import RuntimeStats
     from .settings import RuntimeSettings
 
 P = ParamSpec("P")
@@ -89,6 +91,7 @@ _OPTIONS = (
     "middleware",
 )
 _NO_LIMIT = Shutdown()
+_PATIENCE = 5.0  # seconds another thread waits for the loop to answer
 
 
 class Runtime:
@@ -195,8 +198,12 @@ class Runtime:
                 loop=asyncio.get_running_loop(),
                 ports=ports.current(),
             )
+            host = Host(self, engine)
+            for observer in observers:
+                if hasattr(observer, "attach"):
+                    observer.attach(host)
             if self._journal_path is not None:
-                engine.journal = await stack.open_journal(self._journal_path, Host(self, engine))
+                engine.journal = await stack.open_journal(self._journal_path, host)
             self._engine, self._stopping = engine, None
             self._entered = entering.pop_all()
         return self
@@ -259,7 +266,10 @@ class Runtime:
             self._running().check_here()
         stopping = self._begin_stop(limits, leaving=False)
         if not stopping.done.done():
-            await asyncio.wait([stopping.done])
+            engine = self._running(even_closed=True)
+            wait = Wait(engine, engine.inside())  # in a job without its slot, which others may need to drain
+            stopping.done.add_done_callback(lambda _: wait.signal())
+            await wait.until_signalled()
         return stopping.done.result()
 
     def _begin_stop(self, limits: Shutdown, *, leaving: bool) -> Stopping:
@@ -473,6 +483,7 @@ class Runtime:
     ) -> None:
         try:
             if future.cancelled():
+                _note_cancelled(future)
                 close_refused(task)
                 return
             job = await self._submit(task, args, kwargs, _Follow(engine, future))
@@ -532,11 +543,10 @@ class Runtime:
     def _check_can_fit(self, engine: Supervisor, entry: Entry, jobs: int) -> None:
         line: Line = entry.queue
         slots = engine.limit if line.limit is None else min(engine.limit, line.limit)
+        if room_for(entry).later:
+            slots = 0  # a job that waits for its time takes no free slot
         if jobs > line.size + slots:
-            find_room(engine, entry, jobs) if line.overflow == "reject" else None
-            from ._model.errors import QueueFull
-
-            raise QueueFull(line.name, line.size, f"; {jobs} at once can never fit")
+            raise full(engine, entry, f"; {jobs} at once can never fit")
 
     # -- many at once ------------------------------------------------------------------------------
 
@@ -1028,12 +1038,32 @@ class Runtime:
                 engine.timers.cancel(timer)
 
     def stats(self) -> RuntimeStats:
-        """What is where now, and what was counted since the runtime was entered."""
-        return stats_of(self._running(even_closed=True))
+        """What is where now, and what was counted since the runtime was entered. From any thread.
+
+        Raises:
+            RuntimeClosed: it was not entered yet.
+            TimeoutError: called from another thread while the loop is held for 5 seconds.
+        """
+        from ._engine.count import completed_by_observers, stats_of
+
+        engine = self._running(even_closed=True)
+        return asked_on_loop(engine, lambda: completed_by_observers(engine, stats_of(engine)), _PATIENCE)
 
     def health(self) -> Health:
-        """Whether the runtime is well, and if not, why."""
-        return health_of(self._engine)
+        """Whether the runtime is well, and if not, why. From any thread.
+
+        Asked from another thread it is not `live` when the loop does not turn for 5 seconds.
+        """
+        engine = self._engine
+        if engine is None:
+            return health_of(None)
+        try:
+            return asked_on_loop(engine, lambda: health_of(engine), _PATIENCE)
+        except TimeoutError:
+            reason = f"the event loop has not turned for {_PATIENCE:g} s"
+            return Health(
+                "fail", live=False, ready=False, reasons=(reason,), checks=(Check("loop", "fail", reason),)
+            )
 
     @property
     def journal(self) -> Any:
@@ -1094,9 +1124,16 @@ def _resolve(
         pass  # its owner cancelled it, or the runtime has closed it
 
 
+def _note_cancelled(future: concurrent.futures.Future[Any]) -> None:
+    """Let those who wait for several futures know: without this a cancelled one is never done."""
+    with suppress(concurrent.futures.InvalidStateError, RuntimeError):
+        future.set_running_or_notify_cancel()
+
+
 def _cancel_from_thread(engine: Supervisor, job: Job[Any], future: concurrent.futures.Future[Any]) -> None:
     if not future.cancelled():
         return
+    _note_cancelled(future)
     try:
         if _get_running_loop() is engine.loop:
             job.cancel()

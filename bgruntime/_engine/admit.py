@@ -189,10 +189,10 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
     queued_up = bool(line.room) and engine.inside() is None
     while not (line.has_room(engine, room) and not queued_up):
         if line.overflow != "drop_oldest" or queued_up:
-            raise _full(engine, entry)
+            raise full(engine, entry)
         oldest = line.lanes.oldest_of_lowest(_may_be_dropped)
         if oldest is None:
-            raise _full(engine, entry)
+            raise full(engine, entry)
         engine.withdraw(oldest, "dropped")
 
 
@@ -226,13 +226,14 @@ async def wait_for_room(engine: Supervisor, entry: Entry, jobs: int = 1, limit: 
             give_back(engine, entry, jobs)
         raise
     finally:
+        line.room.leave(future)
         engine.room_wanted -= 1
         if timer is not None:
             engine.timers.cancel(timer)
         if engine.room_wanted:
             engine.offer_room()  # the next in the line may want less than this one did
     if turn is Turn.TOO_LATE:
-        raise _full(engine, entry, f" and none left within {limit:g} s")
+        raise full(engine, entry, f" and none left within {limit:g} s")
     if turn is Turn.CLOSED or engine.phase != "running":
         if turn is Turn.YOURS:
             give_back(engine, entry, jobs)
@@ -254,7 +255,8 @@ def _may_be_dropped(job: Job[Any]) -> bool:
     return job._state is AVAILABLE and job._started is None and not job._entry.options.durable
 
 
-def _full(engine: Supervisor, entry: Entry, why: str = "") -> QueueFull:
+def full(engine: Supervisor, entry: Entry, why: str = "") -> QueueFull:
+    """The error of a submission for which there is no room; it is counted."""
     _reject(engine, entry, "queue_full")
     return QueueFull(entry.queue.name, entry.queue.size, why)
 

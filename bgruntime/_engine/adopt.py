@@ -56,6 +56,7 @@ def _place(engine: Supervisor, adopted: Adopted) -> None:
         engine.named[adopted.id] = job
     job._attempt = adopted.attempt
     job._get_more().tags = adopted.tags
+    job._get_more().payload = adopted
     now = engine.clock()
     wait = adopted.due_in(engine.ports.time())
     job._since = min(now, now + wait)  # it has waited since it was due

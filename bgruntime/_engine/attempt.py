@@ -13,6 +13,7 @@ from .._model.policies import AttemptState
 from .._model.states import JobState
 from .._parts.frames import clear_frames, without_own_frames
 from .decide import Verdict, decide, name_the_end
+from .redact import may_be_said
 from .settle import ENGINE, Ending, settle, wake
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 COMPLETED = JobState.COMPLETED
 SUCCEEDED = Outcome.SUCCEEDED
+FOREVER = float("inf")
 
 running_job: ContextVar[Job[Any] | None] = ContextVar("bgruntime_job", default=None)
 
@@ -92,8 +94,10 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
 def _begin(engine: Supervisor, job: Job[Any], started: float) -> bool:
     """The first step where it is not the plain one; False if *job* was cancelled before it."""
     timeout = job._entry.timeout
-    if not engine.eager and job._stop is None and timeout is not None:
-        engine.watch(job, started + timeout)
+    if not engine.eager and job._stop is None:
+        job._deadline = FOREVER
+        if timeout is not None:
+            engine.watch(job, started + timeout)
     if engine.tells_start:
         engine.tell(AttemptStarted(started, job, job._attempt, started - job._since))
     return job._stop is None
@@ -116,7 +120,8 @@ def finish(
     """The end of an attempt in full: slot, outcome, verdict, and what follows from it."""
     release(engine, job)
     if isinstance(failure, KeyboardInterrupt):
-        engine.on_interrupt(failure)
+        # In a step of its own, when this job has its end: the stop that it starts accounts for it.
+        engine.loop.call_soon(engine.on_interrupt, failure, context=engine.context)
     if job._waiters is OVER or job._state is not JobState.RUNNING:
         # Its end was declared at its timeout, or when it was abandoned: a late finisher changes nothing.
         return
@@ -155,7 +160,10 @@ def run_again(engine: Supervisor, job: Job[Any], verdict: Verdict, error: BaseEx
     ended = Ending(verdict.outcome, error, verdict.reason, job._started, engine.clock())
     scheduled: RetryScheduled | None = None
     if engine.tell.wanted(RetryScheduled):
-        scheduled = RetryScheduled(ended.ended_at, job, job._attempt, verdict.outcome, verdict.delay, error)
+        said = may_be_said(job, error)
+        scheduled = RetryScheduled(
+            ended.ended_at, job, job._attempt, verdict.outcome, verdict.delay, error, said.message, said.scrub
+        )
     if not verdict.counts:
         job._attempt -= 1
     engine.retry(job, verdict, ended)
@@ -176,8 +184,10 @@ def release(engine: Supervisor, job: Job[Any]) -> None:
             more.thread = ThreadUse.NONE
             engine.thread_returned()
         if more.retake is not None:
-            more.retake.cancel()
+            if not more.retake.done():
+                more.retake.set_result(None)  # a child that outlives the attempt needs no slot
             more.retake = None
+        more.waits = 0
         if more.stopping is not None:
             more.stopping = None
     if job in engine.stuck:
@@ -197,11 +207,14 @@ def _tell_end(
 ) -> None:
     if engine.tells_end and not (job._stop is not None and job._stop.told):
         assert job._started is not None
-        engine.tell(AttemptEnded(ended, job, job._attempt, outcome, ended - job._started, error))
+        said = may_be_said(job, error)
+        ran = ended - job._started
+        engine.tell(AttemptEnded(ended, job, job._attempt, outcome, ran, error, said.message, said.scrub))
 
 
 def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -> None:
-    if job._stop is not None and job._stop.told:
+    told = job._stop is not None and job._stop.told
+    if told and verdict.state is JobState.RETRYABLE:
         return  # recorded when it was declared
     started = job._started
     assert started is not None
@@ -212,7 +225,7 @@ def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -
             job._entry,
             job._id,
             verdict.state,
-            verdict.outcome,
+            None if told else verdict.outcome,
             job._attempt,
             started - job._since,
             ended - started,

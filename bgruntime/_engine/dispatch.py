@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 STARTS_PER_TURN = 64
 SLICE_SECONDS = 0.001
 SWEEP_FROM = 256
+BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
 
 AVAILABLE, RUNNING = JobState.AVAILABLE, JobState.RUNNING
 _FOREVER = float("inf")
@@ -266,7 +267,11 @@ def _watch_started(engine: Supervisor, job: Job[Any]) -> None:
         # It was cancelled, or the runtime was stopped, from inside its own first step.
         engine.send_cancel(job)
         engine.watch(job, engine.clock() + engine.grace)
-    elif job._started is not None and timeout is not None:
+    elif job._started is None:
+        # Its first step is still to come, and a Task that somebody cancels before that runs no line
+        # of it: look whether it has begun. (A callback of the Task would cost 500 ns a job.)
+        engine.watch(job, engine.clock() + BEGINS_WITHIN)
+    elif timeout is not None:
         engine.watch(job, job._started + timeout)
     else:
         job._deadline = _FOREVER
@@ -307,6 +312,7 @@ def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
         engine.timers.cancel(more.timer)
         expired, more.expiry = engine.clock() >= more.expiry, None
         if expired:
+            engine.record(job, JobState.CANCELLED, None, engine.clock(), "expired")
             settle(engine, job, JobState.CANCELLED, "expired", None)
             return False
     if job._entry.threaded:
@@ -324,7 +330,7 @@ def resume_one(engine: Supervisor) -> bool:
         if more is None or more.retake is None or more.retake.done():
             continue
         line: Line = job._entry.queue
-        if line.capped and not line.paused:
+        if line.limit is not None and line.in_use >= line.limit:
             engine.resuming.append(job)
             continue
         line.in_use += 1

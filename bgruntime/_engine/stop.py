@@ -79,6 +79,8 @@ class Stopping:
             self._end_the_rest()
             engine.phase = "closed"
             engine.timers.close()
+            if not engine.live:
+                engine.disarm()
             self._tell("closed")
             if not self.done.done():
                 self.done.set_result(self._report(engine.clock() - began))
@@ -108,7 +110,8 @@ class Stopping:
         self._tell("cancelling")
         now = engine.clock()
         for job in self._left():
-            engine.ask_to_stop(job, job._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED))
+            if job._stop is None:  # else it was cancelled before, and cleans up
+                engine.ask_to_stop(job, Stop(Outcome.INTERRUPTED, INTERRUPTED))
             job._deadline = now + limit + 1.0  # the phase's own clock counts from here on
         await self._until_ended(limit / 2)
         for job in self._left():

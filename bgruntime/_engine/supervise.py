@@ -65,7 +65,6 @@ class Supervisor:
         "eager",
         "entries",
         "fold_at",
-        "folds",
         "grace",
         "helpers",
         "in_use",
@@ -79,8 +78,10 @@ class Supervisor:
         "lines",
         "live",
         "loop",
+        "measuring",
         "middleware",
         "named",
+        "observers",
         "odd_start",
         "on_end",
         "on_interrupt",
@@ -153,7 +154,6 @@ class Supervisor:
         self.tallies: dict[str, Tally] = {}
         self.recent: list[Any] = []
         self.fold_at = FOLD_AT
-        self.folds: list[Callable[[Sequence[Any]], object]] = []
         self.ring: deque[Any] = deque(maxlen=KEEP_FINISHED)  # as `recent`: tuples in the form of Record
         self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
         self.late: dict[str, Any] = {}  # records of jobs whose id was asked for after their end
@@ -179,6 +179,8 @@ class Supervisor:
         self.eager = sys.version_info >= (3, 12) and not custom
         self.plain_tasks = ports.task_class is asyncio.Task
         self._factory = factory if custom else None
+        self.observers = tuple(observers)
+        self.measuring = [observer for observer in observers if hasattr(observer, "on_batch")]
         self.listen(observers)
 
     def listen(self, observers: Sequence[Any]) -> None:
@@ -290,11 +292,11 @@ class Supervisor:
                     entry.tally.outcomes[outcome] += 1
             if state is not RETRYABLE:
                 keep(record)
-        for fold in self.folds:
+        for observer in self.measuring:
             try:
-                fold(batch)
+                observer.on_batch(batch)
             except Exception as error:
-                self.complain("a fold of finished attempts failed", error)
+                self.complain(f"observer {type(observer).__name__} failed on a batch", error)
 
     # -- who asks, and from where -------------------------------------------------------------
 
@@ -355,7 +357,8 @@ class Supervisor:
         more.waits += 1
         if more.retake is not None:
             # A sibling has come back and wants the slot while this one waits: it goes on without.
-            more.retake.set_result(None)
+            if not more.retake.done():
+                more.retake.set_result(None)
             more.retake = None
         elif more.holds:
             more.holds = False
@@ -369,8 +372,12 @@ class Supervisor:
         Called in the very step in which it is there, so that the attempt comes before the queue.
         """
         more = me._get_more()
+        if me not in self.live:
+            future.set_result(None)
+            return
         more.waits -= 1
-        if more.waits or more.holds or more.retake is not None or me._stop is not None or me not in self.live:
+        goes_on = more.holds or me._stop is not None or self.phase == "closed"
+        if more.waits or more.retake is not None or goes_on:
             future.set_result(None)
             return
         more.retake = future
@@ -443,6 +450,12 @@ class Supervisor:
         delay = max(0.0, deadline - self.clock())
         self._deadline_timer = self.ports.call_later(self.loop, delay, self.check_deadlines)
 
+    def disarm(self) -> None:
+        """Look at no deadline any more: nothing runs."""
+        if self._deadline_timer is not None:
+            self._deadline_timer.cancel()
+        self._deadline_timer, self.deadline_at = None, FOREVER
+
     def check_deadlines(self) -> None:
         """Deal with every attempt that is past its deadline and wait for the next one.
 
@@ -451,19 +464,23 @@ class Supervisor:
         self._deadline_timer = None
         self.deadline_at = float("-inf")  # nobody arms the timer while this runs
         now = self.clock()
-        for job in [job for job in self.live if job._deadline <= now]:
-            if job in self.live and job._deadline <= now:
-                self._overdue(job, now)
-        self.deadline_at = FOREVER
-        following = min((job._deadline for job in self.live), default=FOREVER)
-        if following < FOREVER:
-            self.arm(following)
+        try:
+            for job in [job for job in self.live if job._deadline <= now]:
+                if job in self.live and job._deadline <= now:
+                    self._overdue(job, now)
+        finally:  # whatever was raised on the way, the other deadlines hold
+            self.deadline_at = FOREVER
+            following = min((job._deadline for job in self.live), default=FOREVER)
+            if following < FOREVER:
+                self.arm(following)
         if self.pumping is False:
             self.kick()
 
     def _overdue(self, job: Job[Any], now: float) -> None:
         if job._task is not None and job._task.done():
             self.reap(job)
+        elif job._started is None and job._stop is None:
+            job._deadline = now + dispatch.BEGINS_WITHIN
         elif job._stop is None:
             self._time_out(job, now)
         elif job._stop.stage == 1 and not self._in_thread(job):
@@ -484,7 +501,9 @@ class Supervisor:
         started = job._started
         assert started is not None
         if self.tell.wanted(AttemptEnded):
-            self.tell(AttemptEnded(now, job, job._attempt, Outcome.TIMED_OUT, now - started, error))
+            self.tell(
+                AttemptEnded(now, job, job._attempt, Outcome.TIMED_OUT, now - started, error, str(error))
+            )
         self.record(
             job, JobState.DISCARDED if last else JobState.RETRYABLE, Outcome.TIMED_OUT, now, stop.reason
         )
@@ -558,6 +577,8 @@ class Supervisor:
             self.record(job, state, Outcome.STUCK, self.clock(), stop.reason)
             settle(self, job, state, stop.fate or stop.reason, None if state is AVAILABLE else stop.outcome)
         else:
+            # Its attempt was recorded when its end was told; this is the end of the job.
+            self.record(job, JobState.DISCARDED, None if stop.told else Outcome.STUCK, self.clock(), "stuck")
             settle(self, job, JobState.DISCARDED, str(Outcome.STUCK), Outcome.STUCK)
         self._give_slot_of_stuck(job)
         more = job._get_more()
@@ -608,8 +629,12 @@ class Supervisor:
 
     def cancel(self, job: Job[Any], reason: str | None) -> bool:
         """End *job* wherever it stands; False if it is over or already stopping for the same end."""
-        if job._waiters is OVER:
-            return False
+        if (
+            job._waiters is OVER
+            or job._state.is_final
+            or (job._state is not RUNNING and job._context is None)
+        ):
+            return False  # over, or settled already and only its row is still being written
         if _get_running_loop() is not self.loop:
             self.check_here()
         why = "cancelled" if reason is None else reason
@@ -652,7 +677,10 @@ class Supervisor:
 
     def will_requeue(self, job: Job[Any]) -> bool:
         """Whether the journal keeps *job* to run again after an interruption."""
-        return self.journal is not None and job._entry.options.durable
+        more = job._more
+        return (
+            self.journal is not None and job._entry.durable and more is not None and more.payload is not None
+        )
 
     def keep(self, job: Job[Any], ending: Ending) -> Awaitable[None] | None:
         """Let the journal see the end of *job*, where there is one that wants to."""
@@ -781,11 +809,12 @@ class Wait:
     was cancelled, by a timeout of the job's own, it goes on with a slot.
     """
 
-    __slots__ = ("_engine", "_future", "_me", "_signalled")
+    __slots__ = ("_attempt", "_engine", "_future", "_me", "_signalled")
 
     def __init__(self, engine: Supervisor, me: Job[Any] | None) -> None:
         self._engine = engine
         self._me = me
+        self._attempt = 0 if me is None else me._started
         self._future: asyncio.Future[None] = engine.loop.create_future()
         self._signalled = False
         if me is not None:
@@ -796,8 +825,8 @@ class Wait:
         if self._signalled:
             return
         self._signalled = True
-        if self._me is None:
-            if not self._future.done():
+        if self._me is None or self._me._started != self._attempt:
+            if not self._future.done():  # nobody's attempt, or one that has ended before its child
                 self._future.set_result(None)
         elif not self._future.done():
             self._engine.step_in(self._me, self._future)
@@ -812,7 +841,7 @@ class Wait:
         try:
             await self._future
         except BaseException:
-            if me is not None:
+            if me is not None and me._started == self._attempt:
                 await self._back_after_cancel(me)
             raise
 
@@ -827,7 +856,16 @@ class Wait:
         self._signalled = True
         self._future = engine.loop.create_future()
         engine.step_in(me, self._future)
-        await self._future
+        while True:
+            try:
+                await asyncio.wait([self._future])  # which does not cancel it
+                return
+            except asyncio.CancelledError:
+                if me._stop is not None or me not in engine.live:
+                    if more.retake is self._future:
+                        more.retake = None
+                    raise
+                # One more cancellation of the job's own: still no step without a slot.
 
 
 def add_waiter(job: Job[Any], waiter: Any) -> None:

@@ -82,8 +82,10 @@ def _with_start_mark(engine: Supervisor, inner: Call) -> Call:
 def _with_middleware(engine: Supervisor, inner: Call) -> Call:
     async def call(*args: Any, **kwargs: Any) -> Any:
         job = _running()
-        entered = [await _enter_one(engine, job, one) for one in engine.middleware]
+        entered: list[Any] = []
         try:
+            for one in engine.middleware:
+                entered.append(await _enter_one(engine, job, one))
             result = await inner(*args, **kwargs)
         except BaseException as error:
             for manager in reversed(entered):

@@ -64,8 +64,8 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
             loop.call_soon_threadsafe(report, value, error)
         del value, error
 
-    more.thread = ThreadUse.RUNNING
-    engine.ports.spawn(work, job._entry.name)
+    engine.ports.spawn(work, job._entry.name)  # where that raises the slot is still only reserved
+    more.thread = ThreadUse.RUNNING  # in time: `report` comes through the loop
     value, error = await future
     try:
         if error is not None:
@@ -93,7 +93,11 @@ async def to_the_end(ports: Ports, function: Callable[[], object], name: str) ->
         with suppress(RuntimeError):  # the loop was closed meanwhile
             loop.call_soon_threadsafe(report)
 
-    ports.spawn(work, name)
+    try:
+        ports.spawn(work, name)
+    except RuntimeError:  # no thread is to be had: then here
+        function()
+        return
     interrupted: asyncio.CancelledError | None = None
     while not ended.done():
         try:

@@ -95,15 +95,17 @@ class Broadcast:
         except BaseException as error:
             self._count(listener, error, began)
         else:
-            listener.row = 0
+            if listener.row:
+                listener.row = 0
+            elif listener.pause > FIRST_PAUSE and began > listener.paused_until + listener.pause:
+                listener.pause = FIRST_PAUSE  # it has worked for as long as it was last left out
         if self._clock() - began > SLOW_SECONDS:
             listener.slow += 1
 
     def _count(self, listener: Listener, error: BaseException, now: float) -> None:
         listener.faults += 1
         listener.row += 1
-        if listener.faults == 1:
-            self._complain(f"observer {listener.name} failed", error)
+        self._complain(f"observer {listener.name} failed", error)
         if listener.row >= FAULTS_BEFORE_PAUSE and not listener.steady:
             listener.paused_until = now + listener.pause
             listener.pause = min(listener.pause * 2, LONGEST_PAUSE)

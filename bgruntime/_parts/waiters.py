@@ -46,6 +46,11 @@ class Waiters(Generic[Wanted]):
         """Call the first in the line, which `first_wants` has just told of."""
         self._futures.popleft()[0].set_result(Turn.YOURS)
 
+    def leave(self, future: asyncio.Future[Turn]) -> None:
+        """*future* waits no more; let go of it and of all that have given up when they are many."""
+        if len(self._futures) > 2 * len(self):
+            self._futures = deque(entry for entry in self._futures if not entry[0].done())
+
     def close(self) -> None:
         """Tell everybody that there will never be room."""
         while self._futures:
