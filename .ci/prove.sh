@@ -47,6 +47,7 @@ step "all tests, $("$newest" -V)" in_venv "$newest" test -m pytest -q
     step "simulation, $("$oldest" -V)" in_venv "$oldest" test -m pytest -q -m "not slow" tests/sim
 step "development mode, $("$newest" -V)" in_venv "$newest" test -X dev -m pytest -q -m "not slow" "${kernel[@]}"
 step "lowest versions, $("$oldest" -V)" in_venv "$oldest" lowest -m pytest -q -m "not slow" "${kernel[@]}" tests/journal
+step "600 kills" in_venv "$newest" test -m tests.kills.campaign --kills 300 --processes 1 3
 [[ $newest == "$oldest" ]] ||
     step "lowest versions, $("$newest" -V)" in_venv "$newest" lowest -m pytest -q -m "not slow" "${kernel[@]}"
 finish

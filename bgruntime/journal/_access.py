@@ -13,10 +13,9 @@ from bgruntime import JournalUnavailable
 from bgruntime.extend import ports
 
 from ._faults import Fault, Refused, describe, fault_of
-from ._files import prepare
 from ._line import Line
 from ._owners import Owner
-from ._schema import NEWEST, read_only
+from ._schema import read_only
 from ._session import Session
 
 P = ParamSpec("P")
@@ -60,7 +59,7 @@ class Access:
         if self._writing is not None:
             await self.write(self.session.beat, LOCK_LIMIT)
         else:
-            line = await Line.open(str(self.path), lambda: prepare(self.path, NEWEST))
+            line = await Line.open(str(self.path), lambda: self.session.prepare(LOCK_LIMIT))
             try:
                 owner = await line.call(self.session.open, LOCK_LIMIT)
             except BaseException:

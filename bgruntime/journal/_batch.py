@@ -37,7 +37,7 @@ UPDATE ended SET owner = NULL, changed_ms = :failed_ms, failed_ms = :failed_ms, 
        errors = (SELECT json_group_array(json(value))
                  FROM (SELECT value FROM json_each(coalesce(ended.errors, '[]'))
                  UNION ALL SELECT value FROM json_each(coalesce(:errors, '[]')))),
-       state = CASE WHEN :again AND redrives < budget THEN 3 ELSE :state END,
+       state = CASE WHEN :again AND redrives < budget THEN 3 ELSE :final END,
        due_ms = CASE WHEN :again AND redrives < budget THEN :failed_ms + (:pause << min(redrives, 16))
                 ELSE NULL END
 WHERE key = :origin

@@ -60,6 +60,7 @@ def header(version: int) -> str:
 
 def parse(lines: Iterator[str], newest: int) -> Iterator[dict[str, Any]]:
     """The jobs that the lines tell of. Raises `ValueError`, with the line's number, for any other text."""
+    number = 0
     for number, line in enumerate(lines, 1):
         try:
             told = json.loads(line)
@@ -69,6 +70,8 @@ def parse(lines: Iterator[str], newest: int) -> Iterator[dict[str, Any]]:
                 yield _checked(told)
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"line {number}: {error}") from error
+    if not number:
+        raise ValueError("not an export of a journal: it is empty")
 
 
 def _check_header(told: Any, newest: int) -> None:
@@ -87,20 +90,28 @@ def _checked(told: Any) -> dict[str, Any]:
 
 
 def take_in(connection: sqlite3.Connection, jobs: list[dict[str, Any]]) -> int:
-    """Write a page of parsed lines; what is there already stays as it is. Returns how many were new."""
+    """Write a page of parsed lines; what is there already stays as it is. Returns how many were new.
+
+    Raises `ValueError`, naming the job, for values of the wrong kind.
+    """
     new = 0
     for job in jobs:
-        if job["kind"] == "job":
-            open_job = {
-                **job,
-                "state": 0 if job["state"] == 2 else job["state"],
-                "due_ms": job["due_ms"] or job["created_ms"],
-            }
-            new += connection.execute(INSERT_JOB, open_job).rowcount
-        else:
-            values = {**job, "hash": bytes.fromhex(job["trace"]) if job["trace"] else None}
-            connection.execute(INSERT_CAUSE, values)
-            if values["hash"] is not None and job["body"] is not None:
-                connection.execute(INSERT_TRACE, values)
-            new += connection.execute(INSERT_ENDED, values).rowcount
+        try:
+            new += _take_in_job(connection, job) if job["kind"] == "job" else _take_in_ended(connection, job)
+        except (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, TypeError) as error:
+            raise ValueError(f"job {job['id']!r}: {error}") from error
     return new
+
+
+def _take_in_job(connection: sqlite3.Connection, job: dict[str, Any]) -> int:
+    state = 0 if job["state"] == 2 else job["state"]
+    values = {**job, "state": state, "due_ms": job["due_ms"] or job["created_ms"]}
+    return connection.execute(INSERT_JOB, values).rowcount
+
+
+def _take_in_ended(connection: sqlite3.Connection, job: dict[str, Any]) -> int:
+    values = {**job, "hash": bytes.fromhex(job["trace"]) if job["trace"] else None}
+    connection.execute(INSERT_CAUSE, values)
+    if values["hash"] is not None and job["body"] is not None:
+        connection.execute(INSERT_TRACE, values)
+    return connection.execute(INSERT_ENDED, values).rowcount

@@ -15,6 +15,8 @@ from ._states import OPEN, Row, rows_of
 UNKNOWN_AFTER_MS = 600_000  # nobody has claimed it for so long: nobody knows its task
 UNKNOWN = "unknown task"
 INTERRUPTED = "interrupted"
+HELD = "it is being redriven now"
+OVER = {Row.COMPLETED: "it is completed", Row.GIVEN_UP: "it was put away by hand"}
 
 ENDED = """
 ended.key, ended.id, ended.task, ended.args, ended.options, ended.state, ended.reason, ended.error,
@@ -263,7 +265,7 @@ def failure_of(row: Sequence[Any]) -> Failure:
     (_, id, task, args, options, state, reason, error, message, place, body, attempt, crashes, errors) = row[
         :14
     ]
-    durable, obstacle, _, redrives, budget, due, created, failed, changed = row[14:23]
+    durable, obstacle, owner, redrives, budget, due, created, failed, changed = row[14:23]
     told = f"{error}: {message}" if message else error
     return Failure(
         id=id,
@@ -279,7 +281,7 @@ def failure_of(row: Sequence[Any]) -> Failure:
         attempts=attempts_of(errors),
         crashes=crashes,
         durable=bool(durable),
-        obstacle=obstacle,
+        obstacle=obstacle or (HELD if owner is not None else OVER.get(Row(state))),
         redrives=redrives,
         redrives_left=max(0, budget - redrives) if Row(state) is Row.RETRYABLE else 0,
         next_redrive_at=None if due is None else due / 1000,

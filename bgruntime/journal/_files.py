@@ -19,6 +19,7 @@ def prepare(path: Path, newest: int) -> None:
 
     Directories that are missing are made for this user only (0700), and so is the file (0600).
     A symbolic link, a foreign or damaged file, and a journal of a version above `newest` are refused.
+    Only for whoever holds the journal's lock: a file that somebody is making looks like a foreign one.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
@@ -27,10 +28,19 @@ def prepare(path: Path, newest: int) -> None:
         _set_aside(path)
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         return
-    _check_kind(path, found)
+    check(path, newest)
     if found.st_size == 0:
         _set_aside(path)
-    else:
+
+
+def check(path: Path, newest: int) -> None:
+    """Raises `Refused` for a file that is there, is not empty and is no journal up to version `newest`."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    _check_kind(path, found)
+    if found.st_size:
         _check_header(path, newest)
 
 

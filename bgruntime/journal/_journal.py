@@ -48,7 +48,7 @@ REDRIVE = 0.5
 EXHAUSTED = "SELECT id, task FROM ended WHERE key = ? AND state = 5 AND budget > 0 AND redrives >= budget"
 ASK_ONE = """
 UPDATE ended SET state = 3, due_ms = ?2, budget = max(budget, redrives + 1), changed_ms = ?2
-WHERE owner IS NULL AND obstacle IS NULL
+WHERE owner IS NULL AND obstacle IS NULL AND state IN (3, 5, 6, 7)
 AND key IN (SELECT key FROM ended WHERE id = ?1 ORDER BY key DESC LIMIT 1)"""
 
 
@@ -137,7 +137,7 @@ class Journal(Shelf):
 
     def _begin(self, host: JournalHost) -> None:
         self._recorder = Recorder(host, self._keys_next)
-        self._redriver = Redriver(host, self._writer, self._ledger, self._recorder, self.new_id)
+        self._redriver = Redriver(host, self._access, self._writer, self._ledger, self._recorder, self.new_id)
         self._feed = Feed(host, self._access, self._writer, self._ledger, self._recorder, self._entries)
         self.leader.add("redrive", self._redriver.run_due, REDRIVE)
         self.leader.add("retention", self._upkeep.tidy, TIDY)
@@ -420,7 +420,7 @@ class Journal(Shelf):
         if dry_run or self._redriver is None:
             return await self._mark(id, filters, dry_run=dry_run)
         if id is not None:
-            await self._settled()
+            await self._check_redrivable(id)
             return [await self._redriver.run_one(id)]
         await self._writer.flush()
         return [job for wanted in filters for job in await self._redriver.run_matching(wanted)]
@@ -435,16 +435,12 @@ class Journal(Shelf):
         return [wanted, filter_of(task=task, error=error, since=since, reason=INTERRUPTED, state="cancelled")]
 
     async def _mark(self, id: str | None, filters: Sequence[Filter], *, dry_run: bool) -> list[str]:
-        await self._settled()
         if id is not None:
-            found = await self.get(id)
-            if found is None or not found.redrivable:
-                raise LookupError(
-                    f"no failure {id!r} that can be redriven" + (f": {found.obstacle}" if found else "")
-                )
+            await self._check_redrivable(id)
             if not dry_run:
                 await self._writer.step(ask_one, id, self._now())
             return [id]
+        await self._settled()
         ids: list[str] = []
         for wanted in filters:
             wanted = replace(wanted, redrivable=True)
@@ -452,6 +448,13 @@ class Journal(Shelf):
             if not dry_run:
                 await self.ask_redrive(wanted)
         return ids
+
+    async def _check_redrivable(self, id: str) -> None:
+        found = await self.get(id)
+        if found is None:
+            raise LookupError(f"no failure {id!r} is in the journal")
+        if found.obstacle is not None:
+            raise LookupError(f"failure {id!r} cannot be redriven: {found.obstacle}")
 
     def _recording(self) -> Recorder:
         if self._recorder is None:

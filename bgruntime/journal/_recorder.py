@@ -130,6 +130,7 @@ class Recorder:
             "id": storable(job.id),
             "task": storable(job.task),
             "state": int(Row.RETRYABLE if budget else row),
+            "final": int(row),
             "reason": storable(job.reason or ""),
             "error": error,
             "message": trace.message if trace is not None else secrets.scrub(message),

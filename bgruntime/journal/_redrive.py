@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from bgruntime import AcceptUnknown, Job, PayloadError, RuntimeClosed, UnknownTask
-from bgruntime.extend import Definition, JobState, JournalHost, ports
+from bgruntime import (
+    AcceptUnknown,
+    Job,
+    JournalUnavailable,
+    PayloadError,
+    QueueFull,
+    RuntimeClosed,
+    UnknownTask,
+)
+from bgruntime.extend import Definition, JobQuarantined, JobState, JournalHost, ports
 
+from ._access import Access
 from ._batch import Ending
 from ._failures import Filter, matching
 from ._keys import milliseconds
@@ -23,14 +31,18 @@ from ._writer import Writer
 
 PAGE = 100  # claimed at a time, and running at a time of those that were not asked for by hand
 HELD = 0  # the owner of a failure while a durable job is under way for it
+ALWAYS = (1 << 63) - 1
 UNFIT = "arguments no longer fit"
+PUT_OFF_MS = 60_000  # for a failure that cannot be submitted, so that it is in nobody's way
+PASSING = (QueueFull, RuntimeClosed, JournalUnavailable)  # troubles of the runtime, not of one failure
 
 DUE = """
 SELECT key FROM ended WHERE due_ms <= ? AND owner IS NULL AND task IN (SELECT value FROM json_each(?))
 ORDER BY due_ms LIMIT ?"""
 CLAIM = """
 UPDATE ended SET owner = ?, redrives = redrives + ?
-WHERE owner IS NULL AND key IN (SELECT value FROM json_each(?))
+WHERE owner IS NULL AND obstacle IS NULL AND state IN (3, 5, 6, 7) AND failed_ms <= ?
+AND key IN (SELECT value FROM json_each(?))
 RETURNING key, id, task, args, options"""
 HOLD = f"UPDATE ended SET owner = {HELD} WHERE key = ?"
 SUCCEEDED = "UPDATE ended SET state = 4, owner = NULL, due_ms = NULL, changed_ms = :now WHERE key = :key"
@@ -38,6 +50,8 @@ FREED = """
 UPDATE ended SET owner = NULL, redrives = redrives - :counted,
        due_ms = CASE WHEN due_ms IS NULL THEN NULL ELSE max(due_ms, :now) END
 WHERE key = :key"""
+PUT_OFF = """
+UPDATE ended SET due_ms = :now + :pause WHERE key = :key AND owner IS NULL AND due_ms IS NOT NULL"""
 UNFIT_NOW = """
 UPDATE ended SET state = 6, owner = NULL, due_ms = NULL, reason = :reason, message = :message,
        changed_ms = :now
@@ -63,10 +77,17 @@ class Redriver:
     """
 
     def __init__(
-        self, host: JournalHost, writer: Writer, ledger: Ledger, recorder: Recorder, new_id: Callable[[], str]
+        self,
+        host: JournalHost,
+        access: Access,
+        writer: Writer,
+        ledger: Ledger,
+        recorder: Recorder,
+        new_id: Callable[[], str],
     ) -> None:
         self._host = host
         self._new_id = new_id
+        self._access = access
         self._writer = writer
         self._ledger = ledger
         self._recorder = recorder
@@ -115,17 +136,24 @@ class Redriver:
         if room > 0 and not self._stopped:
             now = milliseconds(ports.current().time())
             names = json.dumps(self._names())
-            await self._submit_all(await self._writer.step(claim_due, self._ledger.owner, now, names, room))
+            claimed = await self._writer.step(claim_due, self._ledger.owner, now, names, room)
+            await self._submit_all(claimed, put_off=True)
 
     # By hand
 
     async def run_matching(self, wanted: Filter) -> list[Job[Any]]:
         """Redrive all failures that are meant and can be, and return when the jobs are accepted."""
         jobs: list[Job[Any]] = []
-        until = wanted.until or ports.current().time() + 0.001  # what fails again is not taken twice
-        wanted = replace(wanted, until=until, redrivable=True, tasks=tuple(self._names()))
-        while claimed := await self._writer.step(claim_matching, self._ledger.owner, wanted):
-            jobs += await self._submit_all(claimed)
+        until = milliseconds(
+            ports.current().time()
+        )  # what fails again, here or elsewhere, is not taken twice
+        wanted = replace(wanted, redrivable=True, tasks=tuple(self._names()))
+        keys = await self._access.read(keys_of, wanted)
+        for first in range(0, len(keys), PAGE):
+            page = keys[first : first + PAGE]
+            jobs += await self._submit_all(
+                await self._writer.step(claim_page, self._ledger.owner, page, until)
+            )
         return jobs
 
     async def run_one(self, id: str) -> Job[Any]:
@@ -143,33 +171,52 @@ class Redriver:
 
     # The job
 
-    async def _submit_all(self, claimed: list[Failed]) -> list[Job[Any]]:
-        """Submit what can be; whatever happens, what was not submitted is let go of."""
+    async def _submit_all(self, claimed: list[Failed], *, put_off: bool = False) -> list[Job[Any]]:
+        """Submit what can be; whatever happens, what was not submitted is let go of.
+
+        With `put_off` a failure that cannot be submitted, whatever the reason, stops none of the others.
+        """
         jobs: list[Job[Any]] = []
         left = list(reversed(claimed))
         try:
             while left:
-                with contextlib.suppress(PayloadError, UnknownTask):
-                    jobs.append(await self._submit(left.pop()))
+                failed = left.pop()
+                try:
+                    jobs.append(await self._submit(failed))
+                except (PayloadError, UnknownTask):
+                    pass  # that is written down, or nobody's fault
+                except Exception as error:
+                    if not put_off or isinstance(error, PASSING):
+                        raise
+                    self._write(PUT_OFF, failed.key, pause=PUT_OFF_MS)
         finally:
             for failed in left:
                 self._write(FREED, failed.key, counted=failed.counted)
         return jobs
 
     async def _submit(self, failed: Failed) -> Job[Any]:
-        if self._stopped:
-            self._write(FREED, failed.key, counted=failed.counted)
-            raise RuntimeClosed("stopping")
-        definition = self._host.definition(failed.task)
-        if definition is None:
-            self._write(FREED, failed.key, counted=failed.counted)
-            raise UnknownTask(f"failure {failed.id}: no task {failed.task!r} is defined in this process")
+        """Make a job of it, or let go of it and raise why not."""
         try:
-            args, kwargs = self._recorder.codec(definition).decode(failed.args)
+            if self._stopped:
+                raise RuntimeClosed("stopping")
+            definition = self._host.definition(failed.task)
+            if definition is None:
+                raise UnknownTask(f"failure {failed.id}: no task {failed.task!r} is defined in this process")
+            args, kwargs = self._decoded(failed, definition)
+            return await self._send(failed, with_options(definition, failed.options), args, kwargs)
+        except AcceptUnknown:
+            raise  # the job that may be there holds it
+        except BaseException:
+            self._write(FREED, failed.key, counted=failed.counted)
+            raise
+
+    def _decoded(self, failed: Failed, definition: Definition) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        try:
+            return self._recorder.codec(definition).decode(failed.args)
         except PayloadError as error:
             self._write(UNFIT_NOW, failed.key, reason=UNFIT, message=str(error))
+            self._host.emit(JobQuarantined(ports.current().monotonic(), failed.id, failed.task, UNFIT))
             raise
-        return await self._send(failed, with_options(definition, failed.options), args, kwargs)
 
     async def _send(
         self, failed: Failed, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -180,11 +227,8 @@ class Redriver:
         try:
             named = replace(definition, options=replace(definition.options, id=id), kept=False)
             job = await self._host.submit(named, args, kwargs)
-        except AcceptUnknown:
-            self._under_way.pop(id, None)  # the job that may be there holds it
-            raise
         except BaseException:
-            self.free(id)
+            self._under_way.pop(id, None)
             raise
         finally:
             self.submitting -= 1
@@ -242,24 +286,29 @@ def claim_due(connection: sqlite3.Connection, owner: int, now: int, names: str, 
     return _claim(connection, owner, keys, 1)
 
 
-def claim_matching(connection: sqlite3.Connection, owner: int, wanted: Filter) -> list[Failed]:
-    """Take a page of the failures that are meant."""
-    rows = matching(connection, wanted, "0", "FROM ended", PAGE)
-    return _claim(connection, owner, [row[1] for row in rows], 0)
+def keys_of(connection: sqlite3.Connection, wanted: Filter) -> list[int]:
+    """The failures that are meant, the newest first. A question for the reading thread."""
+    return [row[1] for row in matching(connection, wanted, "0", "FROM ended", None)]
+
+
+def claim_page(connection: sqlite3.Connection, owner: int, keys: list[int], until_ms: int) -> list[Failed]:
+    """Take those of these failures that can still be had, and have not failed again since."""
+    return _claim(connection, owner, keys, 0, until_ms)
 
 
 def claim_one(connection: sqlite3.Connection, owner: int, id: str) -> list[Failed]:
     """Take the newest failure with this id, if it can be redriven."""
-    sql = """
-    SELECT key FROM ended WHERE id = ? AND obstacle IS NULL AND state IN (3, 5, 6, 7)
-    ORDER BY key DESC LIMIT 1"""
+    sql = "SELECT key FROM ended WHERE id = ? ORDER BY key DESC LIMIT 1"
     return _claim(connection, owner, [key for (key,) in connection.execute(sql, (id,))], 0)
 
 
-def _claim(connection: sqlite3.Connection, owner: int, keys: list[int], counted: int) -> list[Failed]:
+def _claim(
+    connection: sqlite3.Connection, owner: int, keys: list[int], counted: int, until_ms: int = ALWAYS
+) -> list[Failed]:
     if not keys:
         return []
-    rows: list[tuple[Any, ...]] = connection.execute(CLAIM, (owner, counted, json.dumps(keys))).fetchall()
+    values = (owner, counted, until_ms, json.dumps(keys))
+    rows: list[tuple[Any, ...]] = connection.execute(CLAIM, values).fetchall()
     order = {key: place for place, key in enumerate(keys)}
     claimed = (Failed(key, id, task, args, options, counted) for key, id, task, args, options in rows)
     return sorted(claimed, key=lambda failed: order[failed.key])

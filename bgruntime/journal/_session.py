@@ -9,11 +9,12 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from . import _files
 from ._batch import Batch, fill, prepare
-from ._faults import CommitUnknown, Fault, Gone, Locked, fault_of
+from ._faults import CommitUnknown, Fault, Gone, Locked, Refused, fault_of
 from ._files import Identity, identity
 from ._owners import Owner, register, sign_off
-from ._schema import probe, set_up
+from ._schema import NEWEST, probe, set_up
 from ._turnstile import Spawn, Turnstile
 
 NEWEST_KEY = "SELECT max(coalesce((SELECT max(key) FROM job), 0), coalesce((SELECT max(key) FROM ended), 0))"
@@ -35,9 +36,23 @@ class Session:
         self.owner: Owner | None = None
         self.newest_key = 0
 
+    def prepare(self, limit: float) -> None:
+        """Leaves a file that may be opened at the path; raises `Refused`, with nothing made, for another."""
+        path = Path(self.path)
+        try:
+            _files.check(path, NEWEST)
+        except Refused:
+            if not os.path.exists(f"{self.path}.lock"):
+                raise  # nobody is just making it, and no lock is put beside a file that is not ours
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._take_lock()
+        with self._turn(limit):
+            _files.prepare(path, NEWEST)
+
     def open(self, connection: sqlite3.Connection, limit: float) -> Owner:
         """Brings the file up to date, proves that it can be written, and signs this process in."""
-        owner = self._take_locks()
+        self._take_lock()
+        owner = self._sign_in()
         with self._turn(limit):
             set_up(connection, Path(self.path))
             register(connection, owner)
@@ -46,13 +61,15 @@ class Session:
             self._synchronous = "FULL"  # as set_up leaves it
         return owner
 
-    def _take_locks(self) -> Owner:
+    def _take_lock(self) -> None:
         if self._turnstile is None or not self._turnstile.in_place():
             if self._turnstile is not None:
                 self._turnstile.close()
             self._turnstile = Turnstile(f"{self.path}.lock", self._spawn)
             if self._aborted:
                 self._turnstile.abort()
+
+    def _sign_in(self) -> Owner:
         if self.owner is None or not self.owner.in_place:
             if self.owner is not None:
                 self.owner.close()

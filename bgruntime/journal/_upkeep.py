@@ -23,6 +23,7 @@ from ._writer import Writer
 BATCH = 500  # rows deleted at a time
 REST = 3.0  # times as long as a batch took, between two of them
 VACUUM = 200  # pages given back after a batch
+UNSEEN_MS = 60_000  # a traceback may be younger than the failure it is of
 
 PURGEABLE = "SELECT {what} FROM ended WHERE state = ? AND failed_ms < ? AND changed_ms < ? AND owner IS NULL"
 PURGE = f"DELETE FROM ended WHERE key IN ({PURGEABLE.format(what='key')} ORDER BY failed_ms LIMIT ?)"
@@ -112,7 +113,7 @@ class Upkeep:
     async def _forget_traces(self, now_ms: int) -> None:
         hashes = await self._access.read(unused_traces)
         if hashes:
-            await self._writer.step(delete_traces, hashes, now_ms - 60_000)
+            await self._writer.step(delete_traces, hashes, now_ms - UNSEEN_MS)
 
     async def backup(self, path: Path) -> None:
         """Copies the journal to `path` while it is in use, and checks the copy; see `Journal.backup`."""

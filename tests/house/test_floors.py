@@ -30,6 +30,7 @@ ALLOWED: dict[str, tuple[set[str], set[str] | None]] = {
     "settings": (WINDOWS | WINGS, {"pydantic", "pydantic_settings"}),
     "stack": (WINDOWS | WINGS | {"settings"}, {"pydantic_settings"}),
     **dict.fromkeys(EDGES, (WINDOWS | WINGS | WHOLE, None)),
+    "__main__": ({"cli"}, None),
 }
 
 # A driver belongs to one room, or to one file of it.

@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -467,52 +466,5 @@ def test_a_row_that_cannot_be_written_fails_alone(run, path):
             )
             assert [await answers[0], await answers[2]] == [1, 3]
             assert "cannot be written" in str(answers[1])
-
-    run(main)
-
-
-@pytest.fixture
-def slow_commits(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Semaphore]:
-    """Commits of new jobs wait for one release each."""
-    allowed = threading.Semaphore(0)
-    write = _session.Session.write
-
-    def wait(self, connection, batch, limit):
-        if batch.accepts:
-            assert allowed.acquire(timeout=10)
-        return write(self, connection, batch, limit)
-
-    monkeypatch.setattr(_session.Session, "write", wait)
-    yield allowed
-    for _ in range(100):
-        allowed.release()
-
-
-@pytest.mark.parametrize("turns", [0, 1, 2, 3, 5, 10])
-def test_p02_a_cancelled_durable_submit_withdraws_its_job_wherever_it_stood(
-    run, path, rows, slow_commits, turns
-):
-    async def main():
-        seen = []
-
-        async def look(n: int) -> None:
-            seen.append(n)
-
-        task = durable(look)
-        async with Runtime(journal=path) as rt:
-            submitting = asyncio.ensure_future(rt.submit(task, 1))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            submitting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await submitting
-            for _ in range(3):
-                slow_commits.release()
-            await (await rt.submit(task, 2))
-            await rt.journal._writer.flush()
-            assert seen == [2]
-            assert rows("SELECT count(*) FROM job") == [(0,)]
-            assert rt.stats().waiting == 0
-            assert (await rt.journal.stats()).late == 0
 
     run(main)

@@ -1,0 +1,216 @@
+"""Copies: a backup while everything goes on, and the journal as JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import stat
+import time
+
+import pytest
+
+from bgruntime import Runtime
+from bgruntime.journal import Journal, _upkeep
+
+from .steps import Switch, durable, ordinary, until
+
+
+async def failing(n: int) -> None:
+    raise ValueError(f"number {n}")
+
+
+async def with_failures(rt: Runtime, count: int) -> list:
+    jobs = await rt.submit_many(ordinary(failing), [(n,) for n in range(count)])
+    for job in jobs:
+        await job.wait()
+    return jobs
+
+
+# Backup
+
+
+def test_a_backup_has_all_that_was_over_and_all_that_was_accepted_and_belongs_to_nobody(run, path, tmp_path):
+    async def main():
+        gate, ran = asyncio.Event(), []
+
+        async def wait(n: int) -> None:
+            ran.append(n)
+            await gate.wait()
+
+        task = durable(wait)
+        copy = tmp_path / "copy.db"
+        async with Runtime(journal=path, concurrency=2) as rt:
+            failed = await with_failures(rt, 10)
+            jobs = await rt.submit_many(task, [(n,) for n in range(4)])
+            await until(lambda: len(ran) == 2)
+            assert await rt.journal.backup(copy) == copy
+            gate.set()
+        assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+        assert not copy.with_name("copy.db.partial").exists()
+        connection = sqlite3.connect(copy)
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert connection.execute("SELECT count(*), count(owner) FROM job").fetchone() == (4, 0)
+        connection.close()
+        ran.clear()
+        async with Runtime(journal=copy) as rt:
+            await rt.drain()
+            assert sorted(ran) == [0, 1, 2, 3]
+            assert {one.id for one in await rt.journal.failures()} == {job.id for job in failed}
+        assert jobs
+
+    run(main)
+
+
+def test_a_backup_blocks_no_accept_and_is_consistent_in_the_middle_of_them(run, path, tmp_path):
+    async def main():
+        gate = asyncio.Event()
+
+        async def wait(n: int) -> None:
+            await gate.wait()
+
+        task, waits = durable(wait), []
+        async with Runtime(journal=path, concurrency=1) as rt:
+            await with_failures(rt, 2000)
+            taking = asyncio.ensure_future(rt.journal.backup(tmp_path / "copy.db"))
+            number = 0
+            while not taking.done() or number < 50:
+                began = time.monotonic()
+                await rt.submit(task, number)
+                waits.append(time.monotonic() - began)
+                number += 1
+            await taking
+            gate.set()
+            await rt.drain()
+        connection = sqlite3.connect(tmp_path / "copy.db")
+        numbers = [
+            json.loads(args)["n"] for (args,) in connection.execute("SELECT args FROM job ORDER BY key")
+        ]
+        assert numbers == list(range(len(numbers)))
+        assert connection.execute("SELECT count(*) FROM ended").fetchone() == (2000,)
+        connection.close()
+        assert max(waits) < 1
+
+    run(main)
+
+
+def test_a_backup_that_fails_leaves_what_was_there(run, path, tmp_path, monkeypatch):
+    async def main():
+        copy = tmp_path / "copy.db"
+        async with Runtime(journal=path) as rt:
+            await with_failures(rt, 3)
+            await rt.journal.backup(copy)
+            before = copy.read_bytes()
+            with pytest.raises(ValueError, match="the journal itself"):
+                await rt.journal.backup(path)
+            with pytest.raises(OSError, match="missing"):
+                await rt.journal.backup(tmp_path / "missing" / "copy.db")
+            monkeypatch.setattr(_upkeep, "NOBODYS", ("no SQL",))
+            with pytest.raises(sqlite3.OperationalError):
+                await rt.journal.backup(copy)
+            assert copy.read_bytes() == before
+            assert sorted(file.name for file in tmp_path.glob("copy.db*")) == ["copy.db"]
+
+    run(main)
+
+
+# JSON lines
+
+
+def test_an_export_is_json_lines_and_an_import_of_it_is_the_same_journal(run, path, tmp_path):
+    async def main():
+        lines, again = tmp_path / "all.jsonl", tmp_path / "again.jsonl"
+
+        async def later() -> None: ...
+
+        async with Runtime(journal=path) as rt:
+            jobs = await with_failures(rt, 1100)
+            waiting = await rt.submit(durable(later).with_options(delay=1000))
+            assert await rt.journal.export(lines) == 1101
+            told = [json.loads(line) for line in lines.read_text().splitlines()]
+            assert told[0]["format"] == "bgruntime-journal-1"
+            assert {one["id"] for one in told[1:]} == {job.id for job in (*jobs, waiting)}
+            kept = await rt.journal.get(jobs[3].id)
+        assert stat.S_IMODE(lines.stat().st_mode) == 0o600
+        async with Journal(tmp_path / "other.db") as other:
+            assert await other.import_(lines) == 1100
+            assert await other.import_(lines) == 0
+            assert await other.get(jobs[3].id) == kept
+            assert await other.get(waiting.id) is None
+            assert [one.count for one in await other.groups()] == [1100]
+            assert await other.import_(lines, jobs=True) == 1
+            assert (await other.get(waiting.id)).state == "scheduled"
+            await other.export(again)
+        assert again.read_text() == lines.read_text()
+
+    run(main)
+
+
+def test_imported_failures_are_redriven_and_imported_jobs_run(run, path, tmp_path):
+    async def main():
+        switch, ran = Switch(), []
+
+        async def call(n: int) -> None:
+            switch.use(n)
+
+        async def note(n: int) -> None:
+            ran.append(n)
+
+        called, noted = ordinary(call), durable(note)
+        async with Runtime(journal=path) as rt:
+            await (await rt.submit(called, 1)).wait()
+            rt.pause()
+            await rt.submit(noted, 2)
+            await rt.journal.export(tmp_path / "all.jsonl")
+            await rt.stop(drain=0)
+        switch.works = True
+        async with Runtime(journal=tmp_path / "other.db") as rt:
+            await rt.journal.import_(tmp_path / "all.jsonl", jobs=True)
+            [again] = await rt.journal.redrive()
+            await again
+            await until(lambda: ran == [2])
+            await rt.drain()
+            assert await rt.journal.failures() == []
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("hello\n", "line 1"),
+        ("[1]\n", "line 1: not an export"),
+        ('{"format": "bgruntime-journal-1", "schema": 99}\n', "schema version 99"),
+        ('{"format": "bgruntime-journal-1", "schema": 1}\n{"kind": "ended"}\n', "line 2: .*missing"),
+        ('{"format": "bgruntime-journal-1", "schema": 1}\n{"kind": "song"}\n', "line 2"),
+        ('{"format": "bgruntime-journal-1", "schema": 1}\n[]\n', "line 2"),
+        ("", "not an export"),
+    ],
+)
+def test_a_file_that_is_no_export_is_refused_with_the_line(run, path, tmp_path, text, complaint):
+    (tmp_path / "odd.jsonl").write_text(text)
+
+    async def main():
+        async with Journal(path) as journal:
+            with pytest.raises(ValueError, match=complaint):
+                await journal.import_(tmp_path / "odd.jsonl")
+            assert await journal.count() == 0
+
+    run(main)
+
+
+def test_a_line_with_values_of_the_wrong_kind_is_refused_with_all_of_its_page(run, path, tmp_path):
+    async def main():
+        lines = tmp_path / "all.jsonl"
+        async with Runtime(journal=path) as rt:
+            await with_failures(rt, 3)
+            await rt.journal.export(lines)
+        header, *rest = lines.read_text().splitlines()
+        bad = {**json.loads(rest[1]), "created_ms": "yesterday"}
+        lines.write_text("\n".join([header, rest[0], json.dumps(bad), rest[2]]) + "\n")
+        async with Journal(tmp_path / "other.db") as other:
+            with pytest.raises(ValueError, match="created_ms"):
+                await other.import_(lines)
+            assert await other.count() == 0
+
+    run(main)
