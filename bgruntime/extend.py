@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ._engine.look import times_of
 from ._model.errors import JournalUnavailable, PayloadError
 from ._model.events import (
     AttemptAbandoned,
@@ -23,9 +24,11 @@ from ._model.jobs import Adopted, Definition, arguments_of, definition_of
 from ._model.outcomes import Outcome
 from ._model.policies import TaskOptions
 from ._model.protocols import Channel, Ended, Journal, JournalHost, Middleware, Observer, Payload
+from ._model.reports import JobTimes
 from ._model.states import TRANSITIONS, JobState
 from ._parts import ports
 from ._parts.mailbox import Mailbox
+from ._reserve import Reservation
 
 __all__ = [
     "TRANSITIONS",
@@ -42,6 +45,7 @@ __all__ = [
     "JobRejected",
     "JobSettled",
     "JobState",
+    "JobTimes",
     "JobUncompleted",
     "Journal",
     "JournalDegraded",
@@ -55,10 +59,12 @@ __all__ = [
     "Payload",
     "PayloadError",
     "RedriveExhausted",
+    "Reservation",
     "RetryScheduled",
     "ShutdownProgress",
     "TaskOptions",
     "arguments_of",
     "definition_of",
     "ports",
+    "times_of",
 ]

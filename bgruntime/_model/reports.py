@@ -29,6 +29,18 @@ class ShutdownReport:
 
 
 @dataclass(frozen=True, slots=True)
+class JobTimes:
+    """When a job came to wait, and when its last attempt started and ended, as far as it has.
+
+    Seconds since the epoch. `waiting_since` is the time of its acceptance, or the time it was due.
+    """
+
+    waiting_since: float
+    started_at: float | None
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStats:
     """What was counted of one task since the runtime was entered."""
 
