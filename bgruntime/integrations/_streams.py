@@ -137,8 +137,9 @@ class Stream:
             self._body_read = not message.get("more_body", False)
             return message
         receiving = asyncio.get_running_loop().create_task(_awaited(self._receive))
+        either: list[asyncio.Future[Any]] = [receiving, self._ending()]
         try:
-            await asyncio.wait([receiving, self._ending()], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             return receiving.result() if receiving.done() else DISCONNECT
         finally:
             receiving.cancel()
