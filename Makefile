@@ -6,10 +6,10 @@ ARGS ?=
 in_venv = python=$$($(PYTHON) .ci/venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check prove cov bench docs
+.PHONY: help demo test check prove cov bench bench-full docs
 
 help: ## show this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 15
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 19
 
 demo: ## the main job on real input; exits 1 if a claim it prints did not hold (ARGS=folder)
 	@$(in_venv) demo) && exec $$python examples/demo.py $(ARGS)
@@ -27,7 +27,10 @@ cov: ## branch coverage: 95 % or it fails, then the rooms of the kernel
 	@$(in_venv) dev) && exec bash .ci/cov.sh $$python
 
 bench: ## the benchmarks: tables, JSON, plots
-	@$(in_venv) bench) && exec $$python benchmarks/sequential_vs_batched.py $(ARGS)
+	@$(in_venv) bench) && $$python benchmarks/sequential_vs_batched.py --quick && exec $$python -m benchmarks $(ARGS)
+
+bench-full: ## every workload and peer on both loops, on this Python: about twenty minutes
+	@$(in_venv) bench) && $$python benchmarks/sequential_vs_batched.py && exec $$python -m benchmarks --full $(ARGS)
 
 docs: ## run every code block of the docs and check every link and command in them
 	@$(in_venv) test) && exec $$python -m pytest tests/house/test_docs.py tests/house/test_docstrings.py $(ARGS)

@@ -26,13 +26,14 @@ from ._model.errors import (
 from ._model.jobs import Job
 from ._model.outcomes import Cancel, Discard, Outcome, Retry, Snooze
 from ._model.policies import AttemptState, FullJitter, Queue, Shutdown
-from ._model.reports import Health, RuntimeStats, ShutdownReport
+from ._model.reports import Health, ShutdownReport
 from ._model.states import JobState
 from ._run import run
 from ._runtime import Runtime
 from ._task import Call, Registry, Task, task
 
 if _typing.TYPE_CHECKING:
+    from ._model.stats import RuntimeStats
     from .settings import RuntimeSettings
 
 __version__ = "0.1.0"
@@ -84,7 +85,7 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "RuntimeSettings"]
+    return [*globals(), "RuntimeSettings", "RuntimeStats"]
 
 
 def __getattr__(name: str) -> _typing.Any:
@@ -93,4 +94,8 @@ def __getattr__(name: str) -> _typing.Any:
         from .settings import RuntimeSettings
 
         return RuntimeSettings
+    if name == "RuntimeStats":  # 7 ms
+        from ._model.stats import RuntimeStats
+
+        return RuntimeStats
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from ._engine.attempt import running_job
+from ._engine.redact import keep_secrets
 from ._engine.surround import enter, exits_of
 from ._engine.threads import to_the_end
 from ._model.jobs import Job
 from ._model.states import JobState
 from ._parts import ports
+from ._parts.secrets import Secrets
 
 T = TypeVar("T")
+NO_SECRETS = Secrets()
 
 
 class Stopping:
@@ -133,6 +136,12 @@ def current_job() -> JobContext:
     if job is None or not _is_alive(job):
         raise RuntimeError("current_job() is for code that runs inside a job")
     return context_of(job)
+
+
+def secrets_here() -> Secrets:
+    """What the job that runs this code must not say, to be taken out of texts; nothing outside of jobs."""
+    job = running_job.get()
+    return NO_SECRETS if job is None or not _is_alive(job) else keep_secrets(job)
 
 
 def context_of(job: Job[Any]) -> JobContext:

@@ -1,4 +1,4 @@
-"""What the journal may ask of a runtime."""
+"""What the journal and the observers may ask of a runtime."""
 
 from __future__ import annotations
 
@@ -7,21 +7,35 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ._engine.adopt import adopt, reserve
+from ._engine.look import job_of_task
 from ._engine.supervise import Supervisor
 from ._model.events import Event
 from ._model.jobs import Adopted, Definition, Job
 from ._task import Task
 
 if TYPE_CHECKING:
+    from ._model.stats import RuntimeStats
     from ._runtime import Runtime
 
 
 class Host:
-    """One runtime, as its journal sees it. See `bgruntime.extend.JournalHost`."""
+    """One runtime, as its journal and its observers see it.
+
+    See `bgruntime.extend.JournalHost` and `bgruntime.extend.ObserverHost`.
+    """
 
     def __init__(self, runtime: Runtime, engine: Supervisor) -> None:
         self._runtime = runtime
         self._engine = engine
+
+    @property
+    def runtime(self) -> Runtime:
+        return self._runtime
+
+    def counts(self) -> RuntimeStats:
+        from ._engine.count import stats_of
+
+        return stats_of(self._engine)
 
     def definition(self, name: str) -> Definition | None:
         task = self._runtime.registry.get(name)
@@ -52,6 +66,12 @@ class Host:
     def emit(self, event: Event) -> None:
         if self._engine.tell.wanted(type(event)):
             self._engine.tell(event)
+
+    def complain(self, about: str, error: BaseException | None) -> None:
+        self._engine.complain(about, error)
+
+    def job_of(self, task: Any) -> Job[Any] | None:
+        return job_of_task(self._engine, task)
 
     def nudge(self) -> None:
         self._engine.check_idle()

@@ -39,7 +39,7 @@ from ._engine.admit import (
 )
 from ._engine.attempt import running_job
 from ._engine.dispatch import Line, list_line, unlist_line
-from ._engine.look import find_job, find_jobs, health_of, stats_of
+from ._engine.look import asked_on_loop, find_job, find_jobs, health_of
 from ._engine.stop import Stopping
 from ._engine.supervise import Supervisor
 from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
@@ -50,7 +50,7 @@ from ._model.errors import JournalUnavailable, RuntimeClosed
 from ._model.jobs import Entry, Job
 from ._model.policies import Limits, Overflow, Queue, Shutdown
 from ._model.protocols import Middleware
-from ._model.reports import Health, RuntimeStats, ShutdownReport
+from ._model.reports import Check, Health, ShutdownReport
 from ._model.states import JobState
 from ._parts import ports
 from ._parts.spelling import did_you_mean
@@ -68,6 +68,7 @@ from ._task import (
 )
 
 if TYPE_CHECKING:
+    from ._model.stats import RuntimeStats
     from .settings import RuntimeSettings
 
 P = ParamSpec("P")
@@ -91,6 +92,7 @@ _OPTIONS = (
     "middleware",
 )
 _NO_LIMIT = Shutdown()
+_PATIENCE = 5.0  # seconds another thread waits for the loop to answer
 
 
 class Runtime:
@@ -197,8 +199,12 @@ class Runtime:
                 loop=asyncio.get_running_loop(),
                 ports=ports.current(),
             )
+            host = Host(self, engine)
+            for observer in observers:
+                if hasattr(observer, "attach"):
+                    observer.attach(host)
             if self._journal_path is not None:
-                engine.journal = await stack.open_journal(self._journal_path, Host(self, engine))
+                engine.journal = await stack.open_journal(self._journal_path, host)
             self._engine, self._stopping = engine, None
             self._entered = entering.pop_all()
         return self
@@ -1051,12 +1057,32 @@ class Runtime:
                 engine.timers.cancel(timer)
 
     def stats(self) -> RuntimeStats:
-        """What is where now, and what was counted since the runtime was entered."""
-        return stats_of(self._running(even_closed=True))
+        """What is where now, and what was counted since the runtime was entered. From any thread.
+
+        Raises:
+            RuntimeClosed: it was not entered yet.
+            TimeoutError: called from another thread while the loop is held for 5 seconds.
+        """
+        from ._engine.count import completed_by_observers, stats_of
+
+        engine = self._running(even_closed=True)
+        return asked_on_loop(engine, lambda: completed_by_observers(engine, stats_of(engine)), _PATIENCE)
 
     def health(self) -> Health:
-        """Whether the runtime is well, and if not, why."""
-        return health_of(self._engine)
+        """Whether the runtime is well, and if not, why. From any thread.
+
+        Asked from another thread it is not `live` when the loop does not turn for 5 seconds.
+        """
+        engine = self._engine
+        if engine is None:
+            return health_of(None)
+        try:
+            return asked_on_loop(engine, lambda: health_of(engine), _PATIENCE)
+        except TimeoutError:
+            reason = f"the event loop has not turned for {_PATIENCE:g} s"
+            return Health(
+                "fail", live=False, ready=False, reasons=(reason,), checks=(Check("loop", "fail", reason),)
+            )
 
     @property
     def journal(self) -> Any:

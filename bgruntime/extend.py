@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from ._context import secrets_here
 from ._engine.look import times_of
+from ._engine.redact import secrets_of
+from ._engine.settle import Record
 from ._model.errors import JournalUnavailable, PayloadError
 from ._model.events import (
+    AlertRaised,
+    AlertResolved,
     AttemptAbandoned,
     AttemptEnded,
     AttemptStarted,
@@ -16,6 +21,7 @@ from ._model.events import (
     JobUncompleted,
     JournalDegraded,
     JournalRecovered,
+    LoopBlocked,
     RedriveExhausted,
     RetryScheduled,
     ShutdownProgress,
@@ -23,23 +29,60 @@ from ._model.events import (
 from ._model.jobs import Adopted, Definition, arguments_of, definition_of
 from ._model.outcomes import Outcome
 from ._model.policies import TaskOptions
-from ._model.protocols import Channel, Ended, Journal, JournalHost, Middleware, Observer, Payload
-from ._model.reports import JobTimes
+from ._model.protocols import (
+    Attached,
+    BatchObserver,
+    Channel,
+    Ended,
+    HealthObserver,
+    Journal,
+    JournalHost,
+    Middleware,
+    Observer,
+    ObserverHost,
+    Payload,
+    StatsObserver,
+)
+from ._model.reports import Check, JobTimes
 from ._model.states import TRANSITIONS, JobState
+from ._model.stats import (
+    Block,
+    Failures,
+    LoopStats,
+    ProcessStats,
+    QueueStats,
+    Recent,
+    Spread,
+    TaskStats,
+    success_rate,
+)
 from ._parts import ports
 from ._parts.mailbox import Mailbox
+from ._parts.secrets import MASK, Secrets, secret_parts
+from ._parts.sketch import BOUNDS, Sketch
+from ._parts.texts import message_of, name_of
 from ._reserve import Reservation
 
 __all__ = [
+    "BOUNDS",
+    "MASK",
     "TRANSITIONS",
     "Adopted",
+    "AlertRaised",
+    "AlertResolved",
+    "Attached",
     "AttemptAbandoned",
     "AttemptEnded",
     "AttemptStarted",
+    "BatchObserver",
+    "Block",
     "Channel",
+    "Check",
     "Definition",
     "Ended",
     "Event",
+    "Failures",
+    "HealthObserver",
     "JobAccepted",
     "JobQuarantined",
     "JobRejected",
@@ -52,19 +95,37 @@ __all__ = [
     "JournalHost",
     "JournalRecovered",
     "JournalUnavailable",
+    "LoopBlocked",
+    "LoopStats",
     "Mailbox",
     "Middleware",
     "Observer",
+    "ObserverHost",
     "Outcome",
     "Payload",
     "PayloadError",
+    "ProcessStats",
+    "QueueStats",
+    "Recent",
+    "Record",
     "RedriveExhausted",
     "Reservation",
     "RetryScheduled",
+    "Secrets",
     "ShutdownProgress",
+    "Sketch",
+    "Spread",
+    "StatsObserver",
     "TaskOptions",
+    "TaskStats",
     "arguments_of",
     "definition_of",
+    "message_of",
+    "name_of",
     "ports",
+    "secret_parts",
+    "secrets_here",
+    "secrets_of",
+    "success_rate",
     "times_of",
 ]

@@ -13,6 +13,7 @@ from .._model.policies import AttemptState
 from .._model.states import JobState
 from .._parts.frames import clear_frames, without_own_frames
 from .decide import Verdict, decide, name_the_end
+from .redact import may_be_said
 from .settle import ENGINE, Ending, settle, wake
 
 if TYPE_CHECKING:
@@ -155,7 +156,10 @@ def run_again(engine: Supervisor, job: Job[Any], verdict: Verdict, error: BaseEx
     ended = Ending(verdict.outcome, error, verdict.reason, job._started, engine.clock())
     scheduled: RetryScheduled | None = None
     if engine.tell.wanted(RetryScheduled):
-        scheduled = RetryScheduled(ended.ended_at, job, job._attempt, verdict.outcome, verdict.delay, error)
+        said = may_be_said(job, error)
+        scheduled = RetryScheduled(
+            ended.ended_at, job, job._attempt, verdict.outcome, verdict.delay, error, said.message, said.scrub
+        )
     if not verdict.counts:
         job._attempt -= 1
     engine.retry(job, verdict, ended)
@@ -197,7 +201,9 @@ def _tell_end(
 ) -> None:
     if engine.tells_end and not (job._stop is not None and job._stop.told):
         assert job._started is not None
-        engine.tell(AttemptEnded(ended, job, job._attempt, outcome, ended - job._started, error))
+        said = may_be_said(job, error)
+        ran = ended - job._started
+        engine.tell(AttemptEnded(ended, job, job._attempt, outcome, ran, error, said.message, said.scrub))
 
 
 def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -> None:

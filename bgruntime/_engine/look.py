@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import os
+from asyncio import _get_running_loop
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from .._model.jobs import GONE, OVER, Job, Tally
-from .._model.outcomes import Outcome
-from .._model.reports import Check, Health, JobTimes, QueueStats, RuntimeStats, TaskStats
+from .._model.jobs import GONE, OVER, Job
+from .._model.reports import Check, Health, JobTimes
 from .._model.states import JobState
+from .attempt import running_job
 from .dispatch import Line
 from .settle import Record
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
+
+T = TypeVar("T")
+
+
+def asked_on_loop(engine: Supervisor, question: Callable[[], T], patience: float) -> T:
+    """The answer to *question*, asked on the engine's loop also when this is another thread.
+
+    Raises:
+        TimeoutError: the loop did not come to it within *patience* seconds.
+    """
+    elsewhere = _get_running_loop() is not engine.loop
+    if not elsewhere or not engine.loop.is_running() or engine.pid != os.getpid():
+        return question()
+    answer: Future[T] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question())
+        except Exception as error:
+            answer.set_exception(error)
+
+    engine.loop.call_soon_threadsafe(ask)
+    return answer.result(patience)
 
 
 def find_job(engine: Supervisor, id: str) -> Job[Any] | None:
@@ -82,86 +108,18 @@ def _of_record(engine: Supervisor, raw: Any) -> Job[Any]:
     return job
 
 
-def stats_of(engine: Supervisor) -> RuntimeStats:
-    """Everything that is counted, and where things stand now."""
-    engine.fold()
-    tasks = {name: _task_stats(tally) for name, tally in engine.tallies.items()}
-    queues = {name: _queue_stats(engine, line) for name, line in engine.lines.items()}
-
-    def total(field: str) -> int:
-        return sum(getattr(one, field) for one in tasks.values())
-
-    return RuntimeStats(
-        phase=engine.phase,
-        concurrency=engine.limit,
-        running=sum(queue.running for queue in queues.values()),
-        waiting=sum(queue.waiting for queue in queues.values()),
-        scheduled=sum(queue.scheduled for queue in queues.values()),
-        retryable=sum(queue.retryable for queue in queues.values()),
-        stuck=len(engine.stuck),
-        threads=engine.threads,
-        threads_in_use=engine.threads_in_use,
-        submitted=total("submitted"),
-        completed=total("completed"),
-        failed=total("failed"),
-        cancelled=total("cancelled"),
-        timed_out=total("timed_out"),
-        retried=total("retried"),
-        rejected=total("rejected"),
-        queues=queues,
-        tasks=tasks,
-        faults={**engine.complaints, **engine.tell.slow()},
-    )
-
-
-def _task_stats(tally: Tally) -> TaskStats:
-    states, outcomes = tally.states, tally.outcomes
-    return TaskStats(
-        submitted=tally.submitted,
-        rejected=tally.rejected,
-        completed=states[JobState.COMPLETED] + tally.succeeded,
-        failed=states[JobState.DISCARDED],
-        cancelled=states[JobState.CANCELLED],
-        timed_out=outcomes[Outcome.TIMED_OUT],
-        retried=states[JobState.RETRYABLE],
-        outcomes={str(outcome): count for outcome, count in outcomes.items() if count}
-        | ({str(Outcome.SUCCEEDED): tally.succeeded} if tally.succeeded else {}),
-    )
-
-
-def _queue_stats(engine: Supervisor, line: Line) -> QueueStats:
-    scheduled = sum(job._state is JobState.SCHEDULED and job._entry.queue is line for job in engine.later)
-    since = [job._since for job in line.lanes if job._state is JobState.AVAILABLE]
-    return QueueStats(
-        waiting=line.waiting + line.nested,
-        scheduled=scheduled,
-        retryable=line.retrying,
-        running=line.in_use,
-        concurrency=line.limit,
-        size=line.size,
-        paused=line.paused,
-        oldest_wait=max(0.0, engine.clock() - min(since)) if since else 0.0,
-    )
+def job_of_task(engine: Supervisor, task: Any) -> Job[Any] | None:
+    """The job whose code *task* runs; on 3.11, which does not show a task's context, its own task only."""
+    if hasattr(task, "get_context"):
+        job: Job[Any] | None = task.get_context().get(running_job)
+        return job
+    return next((job for job in list(engine.live) if job._task is task), None)
 
 
 def health_of(engine: Supervisor | None) -> Health:
     """Whether it is well: each thing that is not is named."""
     phase = "new" if engine is None else engine.phase
-    checks = [
-        Check(
-            "phase",
-            "pass" if phase == "running" else "fail",
-            "" if phase == "running" else f"the runtime is {phase}",
-        )
-    ]
-    if engine is not None:
-        if engine.stuck:
-            without = len(engine.stuck_without_slot)
-            kept = len(engine.stuck) - without
-            reason = f"{len(engine.stuck)} attempts are stuck, {kept} of them hold their slots"
-            checks.append(Check("stuck", "fail" if kept else "warn", reason))
-        if engine.journal is not None:
-            checks += [Check("journal", "fail", problem) for problem in engine.journal.problems()]
+    checks = [_phase_check(phase), *(() if engine is None else _checks(engine))]
     statuses = {check.status for check in checks}
     return Health(
         status=next((status for status in ("fail", "warn") if status in statuses), "pass"),
@@ -169,4 +127,60 @@ def health_of(engine: Supervisor | None) -> Health:
         ready=phase == "running",
         reasons=tuple(check.reason for check in checks if check.status != "pass"),
         checks=tuple(checks),
+        totals={} if engine is None else _totals(engine),
     )
+
+
+def _phase_check(phase: str) -> Check:
+    well = phase == "running"
+    return Check("phase", "pass" if well else "fail", "" if well else f"the runtime is {phase}")
+
+
+def _checks(engine: Supervisor) -> Iterator[Check]:
+    yield _stuck_check(engine)
+    yield from (_queue_check(line) for line in engine.lines.values())
+    if engine.journal is not None:
+        problems = engine.journal.problems()
+        yield from [Check("journal", "fail", problem) for problem in problems] or [Check("journal", "pass")]
+    for observer in engine.observers:
+        if hasattr(observer, "checks"):
+            try:
+                yield from tuple(observer.checks())
+            except Exception as error:
+                engine.complain(f"observer {type(observer).__name__} failed on health", error)
+
+
+def _stuck_check(engine: Supervisor) -> Check:
+    if not engine.stuck:
+        return Check("stuck", "pass")
+    kept = len(engine.stuck) - len(engine.stuck_without_slot)
+    reason = f"{len(engine.stuck)} attempts are stuck, {kept} of them hold their slots"
+    return Check("stuck", "fail" if kept else "warn", reason)
+
+
+def _queue_check(line: Line) -> Check:
+    waiting = line.waiting + line.later
+    name = f"queue:{line.name}"
+    if line.paused:
+        return Check(name, "warn", f"queue {line.name} is paused, {waiting} jobs wait in it")
+    if waiting >= line.size:
+        return Check(name, "warn", f"queue {line.name} is full: {waiting} jobs wait, its size is {line.size}")
+    return Check(name, "pass")
+
+
+def _totals(engine: Supervisor) -> dict[str, float]:
+    engine.fold()
+    states = [tally.states for tally in engine.tallies.values()]
+    completed = sum(tally.states[JobState.COMPLETED] + tally.succeeded for tally in engine.tallies.values())
+    failed = sum(counts[JobState.DISCARDED] for counts in states)
+    return {
+        "submitted": sum(tally.submitted for tally in engine.tallies.values()),
+        "completed": completed,
+        "failed": failed,
+        "cancelled": sum(counts[JobState.CANCELLED] for counts in states),
+        **({"success_rate": completed / (completed + failed)} if completed + failed else {}),
+        "running": sum(line.in_use for line in engine.lines.values()),
+        "waiting": sum(line.waiting + line.nested for line in engine.lines.values()),
+        "retryable": sum(line.retrying for line in engine.lines.values()),
+        "stuck": len(engine.stuck),
+    }

@@ -11,6 +11,7 @@ from .._model.jobs import OVER, Entry, Job, Waiter
 from .._model.outcomes import Outcome, Retry
 from .._model.states import JobState, check_move
 from .._parts.frames import clear_frames, without_own_frames
+from .redact import Said, keep_secrets, may_be_said
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
@@ -68,6 +69,10 @@ def settle(
     else:
         job._value = error = _what_awaiting_raises(job, reason, outcome, error)
     wait = engine.keep(job, Ending(outcome, error, reason, job._started, engine.clock()))
+    said = None
+    kind = JobSettled if state is JobState.COMPLETED else JobUncompleted
+    if engine.tell.wanted(kind):
+        said = may_be_said(job, error, reason)
     if error is not None:
         job._trace = without_own_frames(error, ENGINE)
         if outcome is Outcome.EXITED and error.__cause__ is not None:
@@ -75,6 +80,8 @@ def settle(
         clear_frames(error)
     if not job._attempt and job._entry.definition.coroutine is not None:
         job._entry.definition.coroutine.close()
+    if job in engine.live:
+        keep_secrets(job)
     job._args = job._kwargs = job._context = None
     if job._more is not None and job._more.timer is not None:
         engine.timers.cancel(job._more.timer)
@@ -83,7 +90,8 @@ def settle(
         end_handle(engine, job)
     else:
         engine.after(wait, end_handle, job)
-    _tell(engine, job, state, outcome, reason, error)
+    if said is not None:
+        _tell(engine, kind, job, state, outcome, error, said)
     engine.note_end(job, state)
 
 
@@ -148,15 +156,16 @@ def timed_out(job: Job[Any], *, stuck: bool = False) -> JobTimedOut:
 
 def _tell(
     engine: Supervisor,
+    kind: type[JobSettled],
     job: Job[Any],
     state: JobState,
     outcome: Outcome | None,
-    reason: str | None,
     error: BaseException | None,
+    said: Said,
 ) -> None:
-    kind = JobSettled if state is JobState.COMPLETED else JobUncompleted
-    if engine.tell.wanted(kind):
-        now = engine.clock()
-        started = now if job._started is None else job._started
-        waited, ran = max(0.0, started - job._since), now - started
-        engine.tell(JobSettled(now, job, state, outcome, reason, error, waited, ran), kind)
+    now = engine.clock()
+    started = now if job._started is None else job._started
+    waited, ran = max(0.0, started - job._since), now - started
+    engine.tell(
+        JobSettled(now, job, state, outcome, said.reason, error, waited, ran, said.message, said.scrub), kind
+    )

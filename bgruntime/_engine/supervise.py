@@ -65,7 +65,6 @@ class Supervisor:
         "eager",
         "entries",
         "fold_at",
-        "folds",
         "grace",
         "helpers",
         "in_use",
@@ -79,8 +78,10 @@ class Supervisor:
         "lines",
         "live",
         "loop",
+        "measuring",
         "middleware",
         "named",
+        "observers",
         "odd_start",
         "on_end",
         "on_interrupt",
@@ -153,7 +154,6 @@ class Supervisor:
         self.tallies: dict[str, Tally] = {}
         self.recent: list[Any] = []
         self.fold_at = FOLD_AT
-        self.folds: list[Callable[[Sequence[Any]], object]] = []
         self.ring: deque[Any] = deque(maxlen=KEEP_FINISHED)  # as `recent`: tuples in the form of Record
         self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
         self.late: dict[str, Any] = {}  # records of jobs whose id was asked for after their end
@@ -179,6 +179,8 @@ class Supervisor:
         self.eager = sys.version_info >= (3, 12) and not custom
         self.plain_tasks = ports.task_class is asyncio.Task
         self._factory = factory if custom else None
+        self.observers = tuple(observers)
+        self.measuring = [observer for observer in observers if hasattr(observer, "on_batch")]
         self.listen(observers)
 
     def listen(self, observers: Sequence[Any]) -> None:
@@ -290,11 +292,11 @@ class Supervisor:
                     entry.tally.outcomes[outcome] += 1
             if state is not RETRYABLE:
                 keep(record)
-        for fold in self.folds:
+        for observer in self.measuring:
             try:
-                fold(batch)
+                observer.on_batch(batch)
             except Exception as error:
-                self.complain("a fold of finished attempts failed", error)
+                self.complain(f"observer {type(observer).__name__} failed on a batch", error)
 
     # -- who asks, and from where -------------------------------------------------------------
 
@@ -493,7 +495,9 @@ class Supervisor:
         started = job._started
         assert started is not None
         if self.tell.wanted(AttemptEnded):
-            self.tell(AttemptEnded(now, job, job._attempt, Outcome.TIMED_OUT, now - started, error))
+            self.tell(
+                AttemptEnded(now, job, job._attempt, Outcome.TIMED_OUT, now - started, error, str(error))
+            )
         self.record(
             job, JobState.DISCARDED if last else JobState.RETRYABLE, Outcome.TIMED_OUT, now, stop.reason
         )

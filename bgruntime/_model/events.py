@@ -15,13 +15,19 @@ JournalDegraded  | the journal cannot write; ordinary work goes on
 JournalRecovered | it can again
 JobQuarantined   | a journaled job will not run again by itself
 RedriveExhausted | a journaled failure has used up its automatic redrives
+LoopBlocked      | something held the event loop, and goes on only now
+AlertRaised      | an alert rule has begun to hold
+AlertResolved    | it holds no more
 
-Times are seconds of the runtime's monotonic clock, durations are seconds.
+Times are seconds of the runtime's monotonic clock, durations are seconds. `message` is what the error
+says, without the secrets among the job's arguments; `error` itself may hold them, and is not in the repr.
+`scrub(text)` takes them out of any other text.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from .jobs import Job
@@ -68,7 +74,9 @@ class AttemptEnded(Event):
     attempt: int
     outcome: Outcome
     duration: float
-    error: BaseException | None
+    error: BaseException | None = field(repr=False)
+    message: str = ""
+    scrub: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,9 @@ class RetryScheduled(Event):
     attempt: int
     outcome: Outcome
     delay: float
-    error: BaseException | None
+    error: BaseException | None = field(repr=False)
+    message: str = ""
+    scrub: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +112,11 @@ class JobSettled(Event):
     state: JobState
     outcome: Outcome | None
     reason: str | None
-    error: BaseException | None
+    error: BaseException | None = field(repr=False)
     queue_wait: float
     duration: float
+    message: str = ""
+    scrub: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +165,31 @@ class RedriveExhausted(Event):
 
     id: str
     task: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoopBlocked(Event):
+    """Something held the event loop for `duration` seconds; `at` is when it let go.
+
+    `job` is the job whose code it was, None when it was no job's; `place` the application's own line that
+    was at work, "report.py:42 in build", and `stack` all of it, without local variables.
+    """
+
+    duration: float
+    job: Job[Any] | None
+    place: str
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class AlertRaised(Event):
+    """An alert rule has begun to hold: `alert` is what the channels are told."""
+
+    alert: Any
+
+
+@dataclass(frozen=True, slots=True)
+class AlertResolved(Event):
+    """An alert rule holds no more: `alert` is what the channels are told."""
+
+    alert: Any

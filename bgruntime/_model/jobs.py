@@ -174,6 +174,7 @@ class More:
         "payload",
         "progress",
         "retake",
+        "secrets",
         "stopping",
         "tags",
         "thread",
@@ -194,6 +195,7 @@ class More:
         self.payload: Any = None
         self.progress: tuple[float, str] | None = None
         self.retake: asyncio.Future[None] | None = None
+        self.secrets: Any = None
         self.stopping: Any = None
         self.tags: tuple[str, ...] = ()
         self.thread = ThreadUse.NONE
@@ -422,3 +424,8 @@ class Tally:
         self.succeeded = 0
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.states: dict[JobState, int] = dict.fromkeys(JobState, 0)
+
+    @property
+    def completed(self) -> int:
+        """How many jobs completed: nearly always by an attempt that succeeded, which is counted apart."""
+        return self.succeeded + self.states[JobState.COMPLETED]

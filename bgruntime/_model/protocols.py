@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from .events import Event
 from .jobs import Adopted, Definition, Job
 from .outcomes import Outcome
+from .reports import Check
 
 
 @runtime_checkable
@@ -20,10 +21,68 @@ class Observer(Protocol):
     became true, with the state already consistent: it may call the runtime back and must not block
     (use `extend.Mailbox` for I/O). What it raises harms nothing and is counted. If it is an async
     context manager it is entered before the runtime starts and left after it has stopped.
+
+    It may have more methods than this one; each is called if it is there: those of `Attached`,
+    `BatchObserver`, `StatsObserver` and `HealthObserver`.
     """
 
     def on_event(self, event: Any, /) -> None:
         """Hear one event of the kinds it listens to."""
+        ...
+
+
+class ObserverHost(Protocol):
+    """What an observer may ask of the runtime it is attached to, on the runtime's loop."""
+
+    @property
+    def runtime(self) -> Any:
+        """The runtime, as its users have it."""
+
+    def counts(self) -> Any:
+        """`Runtime.stats` without what observers have measured; all that ended is handed out before."""
+
+    def emit(self, event: Event, /) -> None:
+        """Tell *event* to all who listen to its kind."""
+
+    def complain(self, about: str, error: BaseException | None, /) -> None:
+        """Count a fault under these words in `stats().faults`, and report the first of its kind."""
+
+    def job_of(self, task: Any, /) -> Job[Any] | None:
+        """The job whose code this asyncio task runs, None for other tasks. From any thread.
+
+        Python 3.11 does not tell for the tasks that a job has started: there it is None.
+        """
+
+
+class Attached(Protocol):
+    """An observer that wants to know the runtime."""
+
+    def attach(self, host: ObserverHost, /) -> None:
+        """Called once, when the runtime is made and before it takes jobs; again if it is entered again."""
+
+
+class BatchObserver(Protocol):
+    """An observer of the ends of attempts in bulk: by far the cheapest way to measure."""
+
+    def on_batch(self, records: Sequence[Any], /) -> None:
+        """About 1,000 ended attempts, or those since the last time whenever statistics are read.
+
+        Each is a plain tuple with the fields of `extend.Record`, in their order.
+        """
+
+
+class StatsObserver(Protocol):
+    """An observer that adds to `Runtime.stats`."""
+
+    def complete(self, stats: Any, /) -> Any:
+        """*stats* with what it has measured. It gets what the observers before it gave."""
+
+
+class HealthObserver(Protocol):
+    """An observer that adds to `Runtime.health`."""
+
+    def checks(self) -> Sequence[Check]:
+        """What it looks at, those that pass included."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Snapshots and reports: frozen, plain, made when asked for."""
+"""Reports: frozen, plain, made when asked for."""
 
 from __future__ import annotations
 
@@ -41,61 +41,8 @@ class JobTimes:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskStats:
-    """What was counted of one task since the runtime was entered."""
-
-    submitted: int
-    rejected: int
-    completed: int
-    failed: int
-    cancelled: int
-    timed_out: int
-    retried: int
-    outcomes: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class QueueStats:
-    """One queue now. `oldest_wait` is in seconds, 0 when nothing waits."""
-
-    waiting: int
-    scheduled: int
-    retryable: int
-    running: int
-    concurrency: int | None
-    size: int
-    paused: bool
-    oldest_wait: float
-
-
-@dataclass(frozen=True, slots=True)
-class RuntimeStats:
-    """One runtime now, and what it has counted since it was entered."""
-
-    phase: str
-    concurrency: int
-    running: int
-    waiting: int
-    scheduled: int
-    retryable: int
-    stuck: int
-    threads: int
-    threads_in_use: int
-    submitted: int
-    completed: int
-    failed: int
-    cancelled: int
-    timed_out: int
-    retried: int
-    rejected: int
-    queues: Mapping[str, QueueStats]
-    tasks: Mapping[str, TaskStats]
-    faults: Mapping[str, int] = field(default_factory=dict[str, int])
-
-
-@dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that health looks at."""
+    """One thing that health looks at: its `status` is pass, warn or fail, and `reason` says why."""
 
     name: str
     status: str
@@ -104,10 +51,15 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the runtime is well: `status` is pass, warn or fail; `ready` whether it takes jobs."""
+    """Whether the runtime is well: `status` is pass, warn or fail; `ready` whether it takes jobs.
+
+    `live` is whether its loop turns. Every check that does not pass gives one of the `reasons`.
+    `totals` are the numbers an operator looks for first.
+    """
 
     status: str
     live: bool
     ready: bool
     reasons: tuple[str, ...] = ()
     checks: tuple[Check, ...] = ()
+    totals: Mapping[str, float] = field(default_factory=dict[str, float])

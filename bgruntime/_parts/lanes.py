@@ -102,6 +102,12 @@ class Lanes(Generic[T]):
                     return item
         return None
 
+    def oldest(self, wanted: Callable[[T], bool]) -> T | None:
+        """The item that has waited longest among those *wanted*."""
+        lines = (self.front, *self.parked, *self.lines)
+        firsts = (next(filter(wanted, line), None) for line in lines if line)
+        return min((item for item in firsts if item is not None), key=self._age, default=None)
+
     def sweep(self, stale: Callable[[T], bool]) -> None:
         """Let go of what has gone stale."""
         for line in (self.front, *self.lines, *self.parked):

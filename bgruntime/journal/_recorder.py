@@ -14,6 +14,7 @@ from bgruntime.extend import (
     JobState,
     JournalHost,
     Outcome,
+    Secrets,
     arguments_of,
     definition_of,
     ports,
@@ -23,7 +24,6 @@ from ._batch import Ending
 from ._codec import Codec
 from ._keys import milliseconds
 from ._ledger import Entry
-from ._secrets import Secrets
 from ._states import Row
 from ._texts import capped, message_of, name_of, storable
 from ._traces import Trace

@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import cast
 
 import bgruntime
+from bgruntime.extend import Secrets
 
-from ._secrets import Secrets
 from ._texts import MESSAGE_LIMIT, capped, message_of, name_of
 
 FRAMES = 40  # of one error: the outermost 10 and the innermost 30

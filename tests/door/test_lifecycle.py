@@ -530,6 +530,9 @@ INTERRUPTED = """
 import asyncio, os, signal, threading
 from bgruntime import Runtime, run, JobInterrupted
 
+# Who starts the tests in the background has it ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 async def main():
     async with Runtime() as rt:
         async def wait():

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-LOG_LINE = re.compile(r"\S+ \S+ \[(warning|error)\s*\] (job|runtime)\.")
+LOG_LINE = re.compile(r"\S+ \[(warning|error)\s*\] (job|loop|runtime)\.")
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,4 +95,4 @@ def said(done: subprocess.CompletedProcess[str]) -> list[str]:
 
 def complaints(done: subprocess.CompletedProcess[str]) -> list[str]:
     """What a child said on standard error, without the log lines of its runtime."""
-    return [line for line in done.stderr.splitlines() if not LOG_LINE.match(line)]
+    return [line for line in done.stderr.splitlines() if line and not LOG_LINE.match(line) and line[0] != " "]

@@ -139,8 +139,11 @@ def test_run_re_raises_a_ctrl_c_that_hit_a_job(argument):
 
 def test_a_real_sigint_under_run_stops_cleanly_and_comes_out_as_keyboardinterrupt():
     source = """
-import asyncio, bgruntime
+import asyncio, bgruntime, signal
 from bgruntime import Runtime, task
+
+# Who starts the tests in the background has it ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @task
 async def works():

@@ -1,0 +1,30 @@
+"""Texts made from other people's objects: always text, never long, never an exception."""
+
+from __future__ import annotations
+
+MESSAGE_LIMIT = 2_000  # characters
+
+
+def capped(text: str, limit: int) -> str:
+    """At most *limit* characters; what was cut is counted at the end."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… (+{len(text) - limit:,} characters)"
+
+
+def message_of(error: BaseException) -> str:
+    """What *error* says, its notes included; never raises, and at most 2,000 characters."""
+    try:
+        text = str(error)
+    except Exception as failed:
+        text = f"<str raised {type(failed).__qualname__}>"
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    return capped("\n".join([text, *notes]), MESSAGE_LIMIT)
+
+
+def name_of(kind: type) -> str:
+    """The name by which people know a class: `smtplib.SMTPException`, and `ValueError` without a module."""
+    module = kind.__module__
+    if module in ("builtins", "__main__"):
+        return kind.__qualname__
+    return f"{'bgruntime' if module.startswith('bgruntime.') else module}.{kind.__qualname__}"
