@@ -34,6 +34,8 @@ from ._engine.admit import (
     check_arguments,
     check_submission,
     full,
+    check_open_here,
+    find_room,
     give_back,
     room_for,
     wait_for_room,
@@ -55,6 +57,7 @@ from ._model.reports import Check, Health, ShutdownReport
 from ._model.states import JobState
 from ._parts import ports
 from ._parts.spelling import did_you_mean
+from ._reserve import Reservation
 from ._task import (
     TASKS,
     Call,
@@ -509,6 +512,27 @@ class Runtime:
         finally:
             engine.outside.pop(future, None)
             engine.check_idle()
+
+    def reserve(self, task: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Reservation[Any]:
+        """Take room for one job now, or raise; it is submitted later, and then there is room for it.
+
+        Raises:
+            QueueFull: there is no room now.
+            TypeError: the task is durable, and its job must be on disk first: await `submit`.
+            RuntimeClosed, PayloadError, WrongLoop, ForkedRuntime: as `submit`.
+        """
+        entry = self._entry(task, args, kwargs)
+        if entry.definition.coroutine is not None:
+            close_refused(task)
+            raise TypeError("reserve takes a task or a function with its arguments, not a coroutine object")
+        if entry.options.durable:
+            raise TypeError(f"task {entry.name} is durable, and its job must be on disk first: await submit")
+        check_open_here(entry.engine, entry)
+        return Reservation(entry, args, kwargs)
+
+    def with_options(self, *, wait_limit: float | None) -> Runtime:
+        """The same runtime, whose submits wait at most *wait_limit* seconds for room; None for no limit."""
+        return _SameRuntime(self, replace(self._limits, wait_limit=wait_limit))
 
     @overload
     async def submit_many(
@@ -1087,6 +1111,11 @@ class Runtime:
         return None if self._engine is None else self._engine.journal
 
     @property
+    def shutdown(self) -> Shutdown:
+        """Seconds for each phase of a stop, unless `stop` is given others."""
+        return self._shutdown
+
+    @property
     def registry(self) -> Registry:
         """Where it looks up task names."""
         return self._registry
@@ -1110,6 +1139,29 @@ class Runtime:
         return (
             f"<Runtime {engine.phase}: {engine.in_use}/{engine.limit} slots in use, {queued}/{size} queued>"
         )
+
+
+class _SameRuntime(Runtime):
+    """Another one's runtime, under options of its own; everything else is that one's."""
+
+    def __init__(self, origin: Runtime, limits: Limits) -> None:
+        self._origin = origin
+        self._limits = limits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._origin, name)
+
+    async def __aenter__(self) -> Self:
+        await self._origin.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._origin.__aexit__(kind, error, trace)
+
+    def _begin_stop(self, limits: Shutdown, *, leaving: bool) -> Stopping:
+        return self._origin._begin_stop(limits, leaving=leaving)
 
 
 class _Follow:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._context import secrets_here
+from ._engine.look import times_of
 from ._engine.redact import secrets_of
 from ._engine.settle import Record
 from ._model.errors import JournalUnavailable, PayloadError
@@ -42,7 +43,7 @@ from ._model.protocols import (
     Payload,
     StatsObserver,
 )
-from ._model.reports import Check
+from ._model.reports import Check, JobTimes
 from ._model.states import TRANSITIONS, JobState
 from ._model.stats import (
     Block,
@@ -60,6 +61,7 @@ from ._parts.mailbox import Mailbox
 from ._parts.secrets import MASK, Secrets, secret_parts
 from ._parts.sketch import BOUNDS, Sketch
 from ._parts.texts import message_of, name_of
+from ._reserve import Reservation
 
 __all__ = [
     "BOUNDS",
@@ -86,6 +88,7 @@ __all__ = [
     "JobRejected",
     "JobSettled",
     "JobState",
+    "JobTimes",
     "JobUncompleted",
     "Journal",
     "JournalDegraded",
@@ -106,6 +109,7 @@ __all__ = [
     "Recent",
     "Record",
     "RedriveExhausted",
+    "Reservation",
     "RetryScheduled",
     "Secrets",
     "ShutdownProgress",
@@ -123,4 +127,5 @@ __all__ = [
     "secrets_here",
     "secrets_of",
     "success_rate",
+    "times_of",
 ]

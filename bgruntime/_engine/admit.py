@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 AVAILABLE = JobState.AVAILABLE
 RECHECK_WALL_SECONDS, RECHECK_WALL_SHARE = 60.0, 0.1
 _new = object.__new__
+_UNTIL_DRAINED = frozenset({"running", "leaving", "draining"})
 _PLAIN = frozenset({str, int, float, bool, bytes, type(None), list, dict, tuple, set})
 
 # What lives no longer than the request or the transaction it came from, and what to pass instead.
@@ -103,6 +104,19 @@ def admit_reserved(
     entry.queue.give(room_for(entry))
     _check_open(engine, entry, nested=False)
     job = new_job(engine, entry, args, kwargs, waiters)
+    place(engine, job)
+    return job
+
+
+def admit_promised(
+    engine: Supervisor, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Job[Any]:
+    """Accept a job whose room was promised while the runtime took jobs: until the drain is over."""
+    engine.check_here()
+    entry.queue.give(room_for(entry))
+    if engine.phase not in _UNTIL_DRAINED:
+        _check_open(engine, entry, nested=False)
+    job = new_job(engine, entry, args, kwargs)
     place(engine, job)
     return job
 
@@ -281,6 +295,12 @@ def full(engine: Supervisor, entry: Entry, why: str = "") -> QueueFull:
     """The error of a submission for which there is no room; it is counted."""
     _reject(engine, entry, "queue_full")
     return QueueFull(entry.queue.name, entry.queue.size, why)
+
+
+def check_open_here(engine: Supervisor, entry: Entry) -> None:
+    """Raise unless this is the loop of the runtime, and it takes jobs."""
+    engine.check_here()
+    _check_open(engine, entry, nested=False)
 
 
 def _check_open(engine: Supervisor, entry: Entry, *, nested: bool) -> None:

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._model.jobs import GONE, OVER, Job
-from .._model.reports import Check, Health
+from .._model.reports import Check, Health, JobTimes
 from .._model.states import JobState
 from .attempt import running_job
 from .dispatch import Line
@@ -62,6 +62,31 @@ def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> l
         for job in (*engine.unended(), *_ended(engine))
         if (state is None or job._state is state) and (task is None or job.task == task)
     ]
+
+
+def times_of(job: Job[Any]) -> JobTimes:
+    """When *job* came to wait, started and ended."""
+    engine: Supervisor = job._entry.engine
+    offset = engine.ports.time() - engine.clock()
+    record = _record_of(engine, job)
+    if record is not None:
+        started = record.at - record.ran if record.outcome is not None else None
+        since = record.at - record.ran - record.waited
+        return JobTimes(since + offset, None if started is None else started + offset, record.at + offset)
+    started = job._started
+    return JobTimes(job._since + offset, None if started is None else started + offset, None)
+
+
+def _record_of(engine: Supervisor, job: Job[Any]) -> Record | None:
+    kept = job._context
+    if type(kept) is tuple:
+        return Record._make(kept)  # pyright: ignore[reportUnknownArgumentType]
+    if not job.done():
+        return None
+    engine.fold()
+    found = (one for one in reversed(engine.ring) if one[0] is job._entry and one[1] == job._id)
+    raw = next(found, None)
+    return None if raw is None else Record._make(raw)
 
 
 def _ended(engine: Supervisor) -> Iterator[Job[Any]]:

@@ -15,7 +15,7 @@ import traceback
 from asyncio import _get_running_loop
 from collections import deque
 from collections.abc import Awaitable, Callable, Container, Coroutine, Generator, Iterator, Sequence
-from contextvars import Context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
@@ -350,6 +350,15 @@ class Supervisor:
         finally:
             if job._waiters is not OVER:
                 drop_waiter(job, wait)
+
+    def when_ended(self, job: Job[Any], callback: Callable[[Job[Any]], object]) -> None:
+        """Call *callback* soon after *job* is over. What it raises is a complaint and nothing else."""
+        self.check_here()
+        told = _Told(self, callback)
+        if job._waiters is OVER:
+            told.job_ended(job)
+        else:
+            add_waiter(job, told)
 
     def step_out(self, me: Job[Any]) -> None:
         """The attempt of *me* begins to wait for other jobs: it holds no slot meanwhile."""
@@ -870,6 +879,26 @@ class Wait:
                         more.retake = None
                     raise
                 # One more cancellation of the job's own: still no step without a slot.
+
+
+class _Told:
+    """Calls back, in a turn of its own, when a job is over."""
+
+    __slots__ = ("_callback", "_context", "_engine")
+
+    def __init__(self, engine: Supervisor, callback: Callable[[Job[Any]], object]) -> None:
+        self._engine = engine
+        self._callback = callback
+        self._context = copy_context()
+
+    def job_ended(self, job: Job[Any]) -> None:
+        self._engine.loop.call_soon(self._call, job, context=self._context)
+
+    def _call(self, job: Job[Any]) -> None:
+        try:
+            self._callback(job)
+        except Exception as error:
+            self._engine.complain(f"a done callback of {job._entry.name} failed", error)
 
 
 def add_waiter(job: Job[Any], waiter: Any) -> None:

@@ -93,6 +93,8 @@ class Keeper(Protocol):
 
     def until_ended(self, job: Job[Any]) -> Generator[Any, None, None]: ...
 
+    def when_ended(self, job: Job[Any], callback: Callable[[Job[Any]], object]) -> None: ...
+
 
 class Entry:
     """What one runtime keeps of one definition: its options laid flat, and what was counted.
@@ -312,6 +314,15 @@ class Job(Generic[R_co]):
         """Return when it is over, however it ended. Cancelling the waiter does not cancel the job."""
         if self._waiters is not OVER:
             await _Ended(self)
+
+    def add_done_callback(self, callback: Callable[[Job[Any]], object], /) -> None:
+        """Call *callback* with the job soon after it is over, or soon when it is over already.
+
+        It runs on the loop, in the context of whoever adds it; what it raises is reported once and
+        disturbs nobody.
+        """
+        keeper: Keeper = self._entry.engine
+        keeper.when_ended(self, callback)
 
     def result(self) -> R_co:
         """The result, or raises what awaiting it would raise.

@@ -29,6 +29,18 @@ class ShutdownReport:
 
 
 @dataclass(frozen=True, slots=True)
+class JobTimes:
+    """When a job came to wait, and when its last attempt started and ended, as far as it has.
+
+    Seconds since the epoch. `waiting_since` is the time of its acceptance, or the time it was due.
+    """
+
+    waiting_since: float
+    started_at: float | None
+    ended_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One thing that health looks at: its `status` is pass, warn or fail, and `reason` says why."""
 

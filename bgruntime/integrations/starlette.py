@@ -1,0 +1,27 @@
+"""Starlette: a runtime inside an application (``pip install 'bgruntime[starlette]'``).
+
+app = Starlette(routes, lifespan=runtime_lifespan(Runtime()))
+
+async def register(request):
+    jobs = BackgroundJobs(runtime_of(request))
+    jobs.add_task(send_email, "ada@example.org")
+    return PlainTextResponse("welcome", background=jobs)
+"""
+
+from __future__ import annotations
+
+from ._background import BackgroundJobs
+from ._problems import exception_handlers, problem, problem_of
+from ._starlette import Lifespan, Serving, runtime_lifespan, runtime_of, serving_of
+
+__all__ = [
+    "BackgroundJobs",
+    "Lifespan",
+    "Serving",
+    "exception_handlers",
+    "problem",
+    "problem_of",
+    "runtime_lifespan",
+    "runtime_of",
+    "serving_of",
+]
