@@ -136,7 +136,7 @@ def test_the_page_for_prometheus_is_read_by_its_own_client(run):
             await (await rt.submit(odd))
             page = (await client.get("/bgruntime/metrics")).body.decode()
             families = {one.name: one for one in text_string_to_metric_families(page)}
-            [sample] = [s for s in families["bgruntime_jobs_submitted"].samples]
+            [sample] = list(families["bgruntime_jobs_submitted"].samples)
             assert sample.labels == {"task": 'a "quoted"\nname\\'}
             assert families["bgruntime_job_duration_seconds"].type == "summary"
 

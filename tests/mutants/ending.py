@@ -202,9 +202,13 @@ BUGS = (
         "P06",
         "Work runs long after anybody wants it.",
         SUPERVISE,
-        "        if job._state is AVAILABLE:\n            self.withdraw(job, \"expired\")",
-        "        if job._state is RUNNING:\n            self.withdraw(job, \"expired\")",
-        ("_engine/dispatch.py", "expired, more.expiry = engine.clock() >= more.expiry, None", "expired, more.expiry = False, None"),
+        '        if job._state is AVAILABLE:\n            self.withdraw(job, "expired")',
+        '        if job._state is RUNNING:\n            self.withdraw(job, "expired")',
+        (
+            "_engine/dispatch.py",
+            "expired, more.expiry = engine.clock() >= more.expiry, None",
+            "expired, more.expiry = False, None",
+        ),
     ),
     bug(
         "only_the_first_waiter_is_woken",

@@ -480,7 +480,8 @@ def test_p06_plain_functions_start_when_a_thread_that_had_given_its_slot_back_en
             started.append(number)
             holds[number].wait(10)
 
-        # Each is stuck at its timeout, its slot comes back, and only the end of its thread lets the next one go.
+        # Each is stuck at its timeout and its slot comes back, but only the end of its thread lets the
+        # next one go.
         async with Runtime(concurrency=3, threads=1) as rt:
             jobs = [await rt.submit(work, number) for number in range(3)]
             for number, job in enumerate(jobs):

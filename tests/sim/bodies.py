@@ -318,7 +318,7 @@ async def wait_a_little(call: Call) -> int:
                 await child.job.wait()
             finally:
                 call.waits -= 1
-    if not (call.knows_of_cancel or patience.expired() and call.cancel_seen_at < FOREVER):
+    if not (call.knows_of_cancel or (patience.expired() and call.cancel_seen_at < FOREVER)):
         call.world.check_limits(call)
     await asyncio.sleep(call.pace)
     return call.number
@@ -483,9 +483,14 @@ def running_as(call: Call) -> Token[int]:
     return submitted_by.set(call.number)
 
 
-NESTING = tuple(
-    name
-    for name in BODIES
-    if name in "submit_and_wait submit_and_go wait_a_little wait_in_child map_inside gather_inside group_inside".split()
+NESTING = (
+    "submit_and_wait",
+    "submit_and_go",
+    "wait_a_little",
+    "wait_in_child",
+    "map_inside",
+    "gather_inside",
+    "group_inside",
 )
+assert set(NESTING) <= set(BODIES)
 SIMPLE = tuple(name for name in BODIES if name not in NESTING)

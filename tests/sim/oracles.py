@@ -243,7 +243,9 @@ def check_no_idle_room(world: World) -> None:
         free = 0 if line.paused else max(0, free)
         beyond = max(0, line.waiting - free) + line.scheduled + line.retryable
         if beyond < line.size:
-            world.violate("P03", f"{beyond} of {line.size} places of {name} are taken, and this waits: {here[0]}")
+            world.violate(
+                "P03", f"{beyond} of {line.size} places of {name} are taken, and this waits: {here[0]}"
+            )
 
 
 def check_no_idle_slot(world: World) -> None:
