@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import structlog
 
 from tests.quiet import QuietRun
 
@@ -41,6 +42,13 @@ def clock() -> Iterator[FakeClock]:
         yield fake
 
 
+@pytest.fixture(autouse=True)
+def _structlog_left_as_found() -> Iterator[None]:
+    """`structlog.testing.capture_logs` leaves structlog configured, and logging goes where it is."""
+    yield
+    structlog.reset_defaults()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is sensitive to time runs last, when nothing else warms up beside it."""
     items.sort(key=lambda item: item.get_closest_marker("timing") is not None)
@@ -50,3 +58,10 @@ def pytest_collection_finish() -> None:
     """Take all that was imported out of the collector's sight, so that a collection per test is cheap."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _what_stays_is_out_of_sight() -> Iterator[None]:
+    """What a module imported and pytest keeps of its tests would make every later collection dearer."""
+    yield
+    pytest_collection_finish()

@@ -20,7 +20,7 @@ import pytest
 from aiosmtpd.controller import Controller
 
 from bgruntime import Runtime, task
-from bgruntime.alerts import AlertRule, Alerts
+from bgruntime.alerts import AlertRule, Alerts, _delivery
 from tests.alerts.inbox import Inbox
 
 ROW = AlertRule("row", "consecutive_failures", threshold=3)
@@ -89,6 +89,12 @@ class Webhook:
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _leaving_is_short(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(_delivery, "CLOSE", 0.3)
 
 
 @pytest.fixture
@@ -207,7 +213,7 @@ def test_a_webhook_that_hangs_holds_neither_jobs_nor_the_exit(run, webhook):
         webhook.answer.set()
         return took
 
-    assert run(main) < 5.6
+    assert run(main) < 0.9
     assert [one.state for one in inbox.alerts] == ["raised"]
 
 
@@ -343,6 +349,7 @@ def test_a_channel_that_hangs_is_given_up_after_five_seconds_and_holds_no_other(
     run(main)
 
 
+@pytest.mark.slow
 def test_leaving_waits_at_most_five_seconds_for_a_channel(run):
     inbox = Inbox()
     inbox.hang = True
@@ -391,6 +398,7 @@ def test_a_test_alert_goes_to_every_channel_and_says_which_failed(run):
     assert [one.state for one in fine.alerts] == ["test"]
 
 
+@pytest.mark.slow
 def test_a_hanging_thread_does_not_hold_the_exit_of_the_interpreter():
     code = """
         import asyncio, time

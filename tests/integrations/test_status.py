@@ -240,6 +240,15 @@ def test_a_wait_ends_when_the_server_is_told_to_stop(run):
 def test_only_so_many_wait_at_once(run, monkeypatch):
     monkeypatch.setattr(_pages, "MOST_WAITING", 2)
 
+    begun = []
+    first = _pages._first
+
+    async def noticed(*args):
+        begun.append(args)
+        await first(*args)
+
+    monkeypatch.setattr(_pages, "_first", noticed)
+
     async def main():
         gate = Gate()
         rt = Runtime()
@@ -247,7 +256,7 @@ def test_only_so_many_wait_at_once(run, monkeypatch):
             job = await rt.submit(hold, gate, 0)
             path = f"/bgruntime/jobs/{job.id}?wait=30"
             waiting = [asyncio.ensure_future(client.get(path)) for _ in range(2)]
-            await turns()
+            await until(lambda: len(begun) == 2)
             answer = await client.get(path)
             assert answer.status == 503
             assert answer.headers["retry-after"] == "5"

@@ -41,14 +41,12 @@ def overhear(logger: object, method: str, line: structlog.typing.EventDict) -> s
     raise structlog.DropEvent
 
 
-structlog.configure(processors=[overhear])
-
-
 async def scenario() -> None:
     """The main program of one seed."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, SimLoop)
     faults.clear()
+    structlog.configure(processors=[overhear])
     world = World(loop)
     build(world)
     watch(world)
