@@ -15,7 +15,7 @@ demo: ## the main job on real input; exits 1 if a claim it prints did not hold (
 	@$(in_venv) demo) && exec $$python examples/demo.py $(ARGS)
 
 test: ## the fast tests on one Python
-	@$(in_venv) test) && exec $$python -m pytest -m "not slow" $(ARGS)
+	@$(in_venv) test) && exec $$python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
 
 check: ## style, types, floors
 	@$(in_venv) dev) && exec bash .ci/check.sh $$python

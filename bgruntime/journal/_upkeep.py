@@ -104,10 +104,10 @@ class Upkeep:
         return await self._access.read(count_purgeable, int(state), before_ms)
 
     async def _trim(self) -> None:
-        excess = await self._access.read(count_state, int(Row.DISCARDED)) - self._retention.most_discarded
-        while excess > 0:
-            await self._writer.step(trim, int(Row.DISCARDED), min(BATCH, excess))
-            excess -= BATCH
+        most = self._retention.most_discarded
+        if await self._access.read(count_state, int(Row.DISCARDED)) <= most:
+            return
+        while await self._writer.step(trim, int(Row.DISCARDED), most) == BATCH:
             await pause(asyncio.get_running_loop(), 0.005)
 
     async def _forget_traces(self, now_ms: int) -> None:
@@ -145,9 +145,12 @@ def purge(connection: sqlite3.Connection, state: int, before_ms: int) -> int:
     return deleted
 
 
-def trim(connection: sqlite3.Connection, state: int, limit: int) -> int:
-    """Delete the oldest of a state."""
-    return connection.execute(EXCESS, (state, limit)).rowcount
+def trim(connection: sqlite3.Connection, state: int, most: int) -> int:
+    """Delete one batch of the oldest of a state, as far as there are more than `most` now."""
+    excess = count_state(connection, state) - most
+    if excess <= 0:
+        return 0
+    return connection.execute(EXCESS, (state, min(BATCH, excess))).rowcount
 
 
 def count_purgeable(connection: sqlite3.Connection, state: int, before_ms: int) -> int:

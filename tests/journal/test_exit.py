@@ -113,6 +113,7 @@ async def fail(): raise ValueError("no")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("loop", ["stock", "uvloop"])
 def test_a_program_ends_in_every_case(tmp_path, end, loop):

@@ -20,6 +20,7 @@ def exact(values: list[float], share: float) -> float:
     return sorted(values)[max(1, math.ceil(share * len(values))) - 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "draw",
     [

@@ -152,6 +152,7 @@ async def submit_and_wait(rt, which, number):
 KINDS = [returns, suspends, fails, exits, discards, snoozes, retries]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", KINDS, ids=lambda which: which.name.rpartition(":")[2])
 def test_p18_nothing_stays_of_a_job_that_ended(run, which):
     async def pass_through(rt, number):

@@ -37,7 +37,7 @@ def run_pytest(project: Path, *args: str, **env: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "bgruntime.testing._plugin", "-p", "no:cacheprovider", *args],
         cwd=project,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **env},
         capture_output=True,
         text=True,
         check=False,
