@@ -70,6 +70,9 @@ class Failure:
 class LogLines(list[dict[str, Any]]):
     """A logger that keeps its lines, so that they can be counted instead of read."""
 
+    def debug(self, event: str, **fields: Any) -> None:
+        """What went well or was cancelled is not counted."""
+
     def warning(self, event: str, **fields: Any) -> None:
         self.append({"level": "warning", "event": event, **fields})
 
