@@ -278,7 +278,7 @@ def show_failures(story: Story, rt: Runtime) -> None:
     story.claim(f"the runtime counted the same {counted} failures", counted == len(ids))
     listed = {job.id for job in rt.jobs(state="discarded")}  # among the last thousand that ended
     story.claim(f"it lists {len(listed)} of them, by the same ids", listed <= ids)
-    logged = [line["job_id"] for line in story.log if line["level"] == "error"]
+    logged = [line["job_id"] for line in story.log if line["event"] == "job.failed"]
     story.claim("each of them was logged once, when it happened", sorted(logged) == sorted(ids))
 
 
