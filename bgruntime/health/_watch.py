@@ -103,13 +103,13 @@ class LoopWatch:
     def _beat(self) -> None:
         now = self._ports.monotonic()
         lag = max(0.0, now - self._due)
-        if lag > self._limit:
-            self._tell(now, lag)
-        self._looks = []
+        self._set_timer()
+        looks, self._looks = self._looks, []
         self._pending.append(lag)
         if len(self._pending) >= 500:
             self._count(now)
-        self._set_timer()
+        if lag > self._limit:
+            self._tell(now, lag, looks)
 
     def _count(self, now: float) -> None:
         self._turn(now)
@@ -124,8 +124,8 @@ class LoopWatch:
             self._minute = Sketch()
             self._number = number
 
-    def _tell(self, now: float, lag: float) -> None:
-        job, lines = self._who()
+    def _tell(self, now: float, lag: float, looks: list[Look]) -> None:
+        job, lines = _who(looks)
         if not lines:
             return  # nobody held it: the process itself got no time
         place = place_of(lines)
@@ -140,16 +140,6 @@ class LoopWatch:
         )
         if self._host is not None:
             self._host.emit(LoopBlocked(now, lag, job, place, written(lines)))
-
-    def _who(self) -> tuple[Job[Any] | None, list[Line]]:
-        """Whose task was running at most of the looks, and where it stood then."""
-        looks = [look for look in self._looks if look[0] is not None or not is_idle(look[2])]
-        if not looks:
-            return None, []
-        # A burst of short callbacks holds the loop as one long one does: then the most frequent is named.
-        [(most, _)] = Counter(id(task) for task, _, _ in looks).most_common(1)
-        _, job, lines = next(look for look in looks if id(look[0]) == most)
-        return job, lines
 
     # -- in the watchdog's thread ----------------------------------------------------------------
 
@@ -197,6 +187,17 @@ class LoopWatch:
         who = f"job {last.job_id} ({last.task})" if last.job_id else "something"
         where = f" at {last.place}" if last.place else ""
         return [Check("loop", "warn", f"{who} held the loop for {last.duration:.1f} s{where}")]
+
+
+def _who(looks: list[Look]) -> tuple[Job[Any] | None, list[Line]]:
+    """Whose task was running at most of the looks, and where it stood then."""
+    telling = [look for look in looks if look[0] is not None or not is_idle(look[2])]
+    if not telling:
+        return None, []
+    # A burst of short callbacks holds the loop as one long one does: then the most frequent is named.
+    [(most, _)] = Counter(id(task) for task, _, _ in telling).most_common(1)
+    _, job, lines = next(look for look in telling if id(look[0]) == most)
+    return job, lines
 
 
 __all__ = ["LoopWatch"]

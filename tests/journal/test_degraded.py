@@ -244,11 +244,22 @@ def test_a_full_disk_fails_durable_submits_and_keeps_the_newest_failures_until_t
 
 def test_a_file_that_became_read_only_is_noticed_and_used_again_when_it_is_not(run, path):
     async def main():
-        async with Runtime(journal=path) as rt:
-            await rt.drain()  # so that nobody but the submit finds out
+        async def refused(rt: Runtime) -> bool:
+            await rt.drain()
             await rt.journal._access.write(lambda c: c.execute("PRAGMA query_only=ON").fetchall())
-            with pytest.raises(JournalUnavailable, match="read-only"):
+            try:
                 await rt.submit(durable(work))
+            except JournalUnavailable as error:
+                return "read-only" in str(error)
+            return False  # the upkeep had found out first
+
+        async with Runtime(journal=path) as rt:
+            for _ in range(5):
+                if await refused(rt):
+                    break
+                await takes_again(rt)
+            else:
+                pytest.fail("nobody noticed")
             await goes_on(rt)
             await takes_again(rt)  # on a new connection
 
