@@ -23,6 +23,7 @@ BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
 
 AVAILABLE, RUNNING = JobState.AVAILABLE, JobState.RUNNING
 _FOREVER = float("inf")
+_Task = asyncio.Task
 _EagerTask: Any = asyncio.Task  # its `eager_start` is known from Python 3.12 on
 
 
@@ -152,8 +153,9 @@ def pump(engine: Supervisor) -> None:
     turns = engine.turns
     left = STARTS_PER_TURN
     until = _FOREVER
-    plain = engine.eager and engine.plain_tasks
+    plain, eager = engine.plain_tasks, engine.eager
     loop, live = engine.loop, engine.live
+    begins_by = _FOREVER if eager else engine.clock() + BEGINS_WITHIN
     while engine.in_use < engine.limit:
         if engine.resuming and resume_one(engine):
             continue
@@ -182,11 +184,22 @@ def pump(engine: Supervisor) -> None:
             job._state = RUNNING
             job._attempt = 1
             entry = job._entry
+            context = job._context.copy()
+            if not eager:
+                job._task = _Task(attempt(engine, job), loop=loop, name=entry.name, context=context)
+                live[job] = None
+                job._deadline = begins_by
+                if begins_by < engine.deadline_at:
+                    engine.arm(begins_by)
+                left -= 1
+                if not left:
+                    break
+                continue
             task = _EagerTask(
                 attempt(engine, job),
                 loop=loop,
                 name=entry.name,
-                context=job._context.copy(),
+                context=context,
                 eager_start=True,
             )
             if not task.done():

@@ -177,7 +177,7 @@ class Supervisor:
         factory = loop.get_task_factory()
         custom = factory is not None and factory is not getattr(asyncio, "eager_task_factory", None)
         self.eager = sys.version_info >= (3, 12) and not custom
-        self.plain_tasks = ports.task_class is asyncio.Task
+        self.plain_tasks = ports.task_class is asyncio.Task and not custom
         self._factory = factory if custom else None
         self.observers = tuple(observers)
         self.measuring = [observer for observer in observers if hasattr(observer, "on_batch")]
