@@ -185,32 +185,24 @@ def pump(engine: Supervisor) -> None:
             job._attempt = 1
             entry = job._entry
             context = job._context.copy()
-            if not eager:
-                job._task = _Task(attempt(engine, job), loop=loop, name=entry.name, context=context)
-                live[job] = None
-                job._deadline = begins_by
-                if begins_by < engine.deadline_at:
-                    engine.arm(begins_by)
-                left -= 1
-                if not left:
-                    break
-                continue
-            task = _EagerTask(
-                attempt(engine, job),
-                loop=loop,
-                name=entry.name,
-                context=context,
-                eager_start=True,
-            )
+            if eager:
+                task = _EagerTask(
+                    attempt(engine, job), loop=loop, name=entry.name, context=context, eager_start=True
+                )
+            else:
+                task = _Task(attempt(engine, job), loop=loop, name=entry.name, context=context)
             if not task.done():
                 job._task = task
                 live[job] = None
-                if job._stop is None and entry.timeout is not None:
+                if not eager:
+                    job._deadline = deadline = begins_by
+                elif job._stop is None and entry.timeout is not None:
                     job._deadline = deadline = job._started + entry.timeout  # type: ignore[operator]
-                    if deadline < engine.deadline_at:
-                        engine.arm(deadline)  # pyright: ignore[reportUnknownArgumentType]
                 else:
                     _watch_started(engine, job)
+                    deadline = job._deadline
+                if deadline < engine.deadline_at:
+                    engine.arm(deadline)  # pyright: ignore[reportUnknownArgumentType]
         else:
             start(engine, job)
         left -= 1
