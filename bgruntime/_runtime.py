@@ -36,7 +36,6 @@ from ._engine.admit import (
     check_submission,
     full,
     give_back,
-    room_for,
     wait_for_room,
 )
 from ._engine.attempt import running_job
@@ -579,8 +578,6 @@ class Runtime:
     def _check_can_fit(self, engine: Supervisor, entry: Entry, jobs: int) -> None:
         line: Line = entry.queue
         slots = engine.limit if line.limit is None else min(engine.limit, line.limit)
-        if room_for(entry).later:
-            slots = 0  # a job that waits for its time takes no free slot
         if jobs > line.size + slots:
             raise full(engine, entry, f"; {jobs} at once can never fit")
 
@@ -1009,6 +1006,7 @@ class Runtime:
             line.paused = True
             unlist_line(engine, line)
         engine.check_idle()
+        engine.offer_room()
 
     def resume(self, queue: str | None = None) -> None:
         """Start jobs from *queue*, or from all, again after `pause`."""

@@ -230,6 +230,7 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
         line.waiting = waiting
     for job in dropped:
         engine.withdraw(job, "dropped")
+    line.count_on_slots(engine, room)
 
 
 async def wait_for_room(engine: Supervisor, entry: Entry, jobs: int = 1, limit: float | None = None) -> None:

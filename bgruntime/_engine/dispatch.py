@@ -38,7 +38,7 @@ class Line:
 
     `waiting` jobs are available, `nested` too but belong to a fan-out inside a running job and do
     not count against `size`; `later` are scheduled, retryable or about to be accepted, and of the
-    last `reserved` will be available at once.
+    last `reserved` will be available at once. Of all that are available `threaded` need a thread.
     """
 
     __slots__ = (
@@ -56,6 +56,7 @@ class Line:
         "room",
         "size",
         "stale",
+        "threaded",
         "waiting",
     )
 
@@ -67,6 +68,7 @@ class Line:
         self.lanes: Lanes[Job[Any]] = Lanes(lambda job: job._since)
         self.room: Waiters[Room] = Waiters()
         self.in_use = self.waiting = self.nested = self.later = self.reserved = self.retrying = self.stale = 0
+        self.threaded = 0
         self.listed = self.paused = False
 
     @property
@@ -75,18 +77,38 @@ class Line:
         return self.paused or (self.limit is not None and self.in_use >= self.limit)
 
     def free(self, engine: Supervisor) -> int:
-        """How many of its jobs could start now."""
-        if self.paused:
+        """How many slots there are for it now: free ones that nobody else is about to take."""
+        if self.capped:
             return 0
-        free = engine.limit - engine.in_use
-        return max(0, free if self.limit is None else min(free, self.limit - self.in_use))
+        taken = sum(line.about_to_start(engine) for line in engine.lines.values() if line is not self)
+        free = engine.limit - engine.in_use - about_to_resume(engine) - taken
+        if self.limit is not None:
+            free = min(free, self.limit - self.in_use)
+        return max(0, free - self.nested)
+
+    def about_to_start(self, engine: Supervisor) -> int:
+        """How many of its jobs would start now if there were slots for all."""
+        if self.capped:
+            return 0
+        ready = self.waiting + self.reserved + self.nested
+        ready -= max(0, self.threaded - (engine.threads - engine.threads_in_use))
+        return ready if self.limit is None else min(ready, self.limit - self.in_use)
 
     def has_room(self, engine: Supervisor, room: Room) -> bool:
-        """Whether there is *room*: in free slots, and within `size` beyond the free slots."""
-        free, soon = self.free(engine), self.waiting + self.reserved
-        spare = 0 if room.later else max(0, free - soon)
-        beyond = max(0, soon - free) + self.later - self.reserved
-        return spare >= room.jobs or beyond + room.jobs - spare <= self.size
+        """Whether there is *room*: in a free slot for each job, or within `size` beyond the free slots.
+
+        One that waits for a time first takes no slot now: it counts as one that waits.
+        """
+        free = self.free(engine)
+        if not room.later and free - self.waiting - self.reserved >= room.jobs:
+            return True
+        return self.waiting + self.later + room.jobs - free <= self.size
+
+    def count_on_slots(self, engine: Supervisor, room: Room) -> None:
+        """*room* is given: what of it is beyond `size` starts before the jobs of other queues do."""
+        beyond = self.waiting + self.later + room.jobs - self.size
+        if beyond > 0 and not room.later:
+            engine.owed.extend([self] * min(beyond, room.jobs))
 
     def take(self, room: Room) -> None:
         """Count *room* as taken, for jobs that are about to be accepted."""
@@ -118,6 +140,8 @@ def enqueue(engine: Supervisor, job: Job[Any]) -> None:
     else:
         line.waiting += 1
         line.lanes.push(job, job._entry.priority, mixed=job._entry.threaded)
+    if job._entry.threaded:
+        line.threaded += 1
     list_line(engine, line)
     kick(engine)
 
@@ -149,6 +173,8 @@ def pump(engine: Supervisor) -> None:
     Called from the loop and from the end of an attempt, whose slot is so used again at once.
     """
     engine.pumping = None  # neither idle nor scheduled: whoever ends inside must not come here again
+    if engine.owed:
+        _start_owed(engine)
     turns = engine.turns
     left = STARTS_PER_TURN
     until = _FOREVER
@@ -218,6 +244,22 @@ def pump(engine: Supervisor) -> None:
         engine.fold()
     if engine.room_wanted:
         engine.offer_room()
+
+
+def _start_owed(engine: Supervisor) -> None:
+    """Start first, where a queue is over its size because slots were free, as many as count on those."""
+    for _ in range(min(STARTS_PER_TURN, len(engine.owed))):
+        line = engine.owed.popleft()
+        if line.listed and engine.in_use < engine.limit:
+            engine.turns.remove(line)
+            engine.turns.appendleft(line)
+            job = _next_of(engine, line)
+            while job is not None and job._state is not AVAILABLE:
+                line.stale -= 1
+                engine.turns.rotate(1)
+                job = _next_of(engine, line)
+            if job is not None:
+                start(engine, job)
 
 
 def start(engine: Supervisor, job: Job[Any]) -> None:
@@ -308,6 +350,8 @@ def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
         line.nested -= 1
     else:
         line.waiting -= 1
+    if job._entry.threaded:
+        line.threaded -= 1
     if more.expiry is not None:
         engine.timers.cancel(more.timer)
         expired, more.expiry = engine.clock() >= more.expiry, None
@@ -320,6 +364,12 @@ def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
         more.thread = ThreadUse.RESERVED
     more.holds = True
     return True
+
+
+def about_to_resume(engine: Supervisor) -> int:
+    """How many attempts that waited for other jobs would take a slot now."""
+    lines = [job._entry.queue for job in engine.resuming]
+    return sum(line.limit is None or line.in_use < line.limit for line in lines)
 
 
 def resume_one(engine: Supervisor) -> bool:

@@ -86,6 +86,7 @@ class Supervisor:
         "on_end",
         "on_interrupt",
         "outside",
+        "owed",
         "phase",
         "pid",
         "plain_tasks",
@@ -139,6 +140,7 @@ class Supervisor:
         self.lines = {queue.name: self._line(queue) for queue in (Queue("default"), *queues)}
         self.turns: deque[Line] = deque()
         self.short_of_threads: deque[Line] = deque()
+        self.owed: deque[Line] = deque()  # whose jobs were let in because slots were free, in that order
         self.resuming: deque[Job[Any]] = deque()
         self.pumping: bool | None = False
         self.context = Context()  # the pump's: a callback keeps alive what is in its context
@@ -672,6 +674,8 @@ class Supervisor:
         else:
             line.waiting -= 1
             line.drop_stale()
+        if job._entry.threaded and job._state is AVAILABLE:
+            line.threaded -= 1
         self.record(job, state, None, self.clock(), reason)
         settle(self, job, state, reason, None)
         if self.room_wanted:
@@ -683,6 +687,7 @@ class Supervisor:
         """Call those who wait for room, in their order, as far as there is any."""
         for line in self.lines.values():
             while (wanted := line.room.first_wants()) is not None and line.has_room(self, wanted):
+                line.count_on_slots(self, wanted)
                 line.take(wanted)
                 line.room.call_first()
 
