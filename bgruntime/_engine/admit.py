@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._model.errors import JournalUnavailable, PayloadError, QueueFull, RuntimeClosed
 from .._model.events import JobAccepted, JobRejected
 from .._model.jobs import Entry, Job
+from .._model.outcomes import Reason
 from .._model.states import JobState
 from .._parts import contexts
 from .._parts.waiters import Turn
@@ -229,7 +230,7 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
     finally:
         line.waiting = waiting
     for job in dropped:
-        engine.withdraw(job, "dropped")
+        engine.withdraw(job, Reason.DROPPED)
     line.count_on_slots(engine, room)
 
 

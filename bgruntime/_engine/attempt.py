@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from .._model.events import AttemptEnded, AttemptStarted, RetryScheduled
 from .._model.jobs import OVER, Job, ThreadUse
-from .._model.outcomes import Outcome
+from .._model.outcomes import Outcome, Reason
 from .._model.policies import AttemptState
 from .._model.states import JobState
 from .._parts.frames import clear_frames, without_own_frames
 from .decide import Verdict, decide, name_the_end
 from .redact import may_be_said
-from .settle import ENGINE, Ending, settle, wake
+from .settle import ENGINE, Ending, settle, timed_out, wake
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
@@ -142,16 +142,18 @@ def verdict_on(
     engine: Supervisor, job: Job[Any], outcome: Outcome, failure: BaseException | None, now: float
 ) -> Verdict:
     """What becomes of *job* after an attempt that ended with *outcome*; a stop overrules a retry."""
-    used = job._attempt
-    state = AttemptState(used, failure, now - job._since, engine.ports.random)
+    error = timed_out(job) if outcome is Outcome.TIMED_OUT else failure
+    state = AttemptState(job._attempt, error, now - job._since, engine.ports.random)
     verdict = decide(outcome, job._stop, failure, job._entry.options, state)
+    if verdict.fault is not None:
+        engine.complain(f"the backoff of {job._entry.name} failed", verdict.fault)
     if job._more is not None and job._more.moved:
-        return Verdict(outcome, JobState.AVAILABLE, str(Outcome.INTERRUPTED))
+        return Verdict(outcome, JobState.AVAILABLE, Reason.INTERRUPTED)
     if verdict.state is JobState.RETRYABLE and job._entry.definition.coroutine is not None:
         return Verdict(outcome, JobState.DISCARDED, "failed")  # it can run once
     if engine.interrupts and (verdict.state is JobState.RETRYABLE or outcome is Outcome.INTERRUPTED):
         state_after = JobState.AVAILABLE if engine.will_requeue(job) else JobState.CANCELLED
-        return Verdict(outcome, state_after, str(Outcome.INTERRUPTED))
+        return Verdict(outcome, state_after, Reason.INTERRUPTED)
     return verdict
 
 

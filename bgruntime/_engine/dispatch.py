@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._model.jobs import Job, ThreadUse
+from .._model.outcomes import Reason
 from .._model.policies import Overflow
 from .._model.states import JobState
 from .._parts.lanes import Lanes
@@ -356,8 +357,8 @@ def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
         engine.timers.cancel(more.timer)
         expired, more.expiry = engine.clock() >= more.expiry, None
         if expired:
-            engine.record(job, JobState.CANCELLED, None, engine.clock(), "expired")
-            settle(engine, job, JobState.CANCELLED, "expired", None)
+            engine.record(job, JobState.CANCELLED, None, engine.clock(), Reason.EXPIRED)
+            settle(engine, job, JobState.CANCELLED, Reason.EXPIRED, None)
             return False
     if job._entry.threaded:
         engine.threads_in_use += 1

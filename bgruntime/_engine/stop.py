@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._model.events import ShutdownProgress
 from .._model.jobs import Job
-from .._model.outcomes import Outcome, Stop
+from .._model.outcomes import Outcome, Reason, Stop
 from .._model.policies import Shutdown
 from .._model.reports import ShutdownReport
 from .._model.states import JobState
@@ -17,7 +17,7 @@ from .._model.states import JobState
 if TYPE_CHECKING:
     from .supervise import Supervisor
 
-INTERRUPTED = str(Outcome.INTERRUPTED)
+INTERRUPTED = Reason.INTERRUPTED
 
 
 class Stopping:
@@ -175,7 +175,7 @@ class Stopping:
     def _note(self, job: Job[Any], state: JobState) -> None:
         if state is JobState.AVAILABLE:
             self._requeued.append(job)
-        elif job._reason == INTERRUPTED:
+        elif job._reason is INTERRUPTED:
             self._cancelled.append(job)
         else:
             self._completed.append(job)

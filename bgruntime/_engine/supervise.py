@@ -23,8 +23,8 @@ from weakref import WeakValueDictionary
 from .._model.errors import ForkedRuntime, JobTimedOut, RuntimeClosed, WrongLoop
 from .._model.events import AttemptAbandoned, AttemptEnded, AttemptStarted, JobAccepted, JobSettled
 from .._model.jobs import OVER, Definition, Entry, Job, Tally, ThreadUse
-from .._model.outcomes import Outcome, Snooze, Stop
-from .._model.policies import AttemptState, Limits, Queue
+from .._model.outcomes import Outcome, Reason, Snooze, Stop
+from .._model.policies import Limits, Queue
 from .._model.states import JobState, check_move
 from .._parts.broadcast import Broadcast
 from .._parts.ports import Cancellable, Ports
@@ -32,7 +32,7 @@ from .._parts.spelling import did_you_mean
 from .._parts.timers import Timers
 from . import dispatch
 from .attempt import finish, running_job
-from .decide import Verdict, decide
+from .decide import Verdict, may_run_again
 from .dispatch import Line, enqueue, list_line, unlist_line
 from .settle import Ending, end_handle, settle, timed_out
 from .shared import SharedResources
@@ -445,7 +445,7 @@ class Supervisor:
 
     def _expire(self, job: Job[Any]) -> None:
         if job._state is AVAILABLE:
-            self.withdraw(job, "expired")
+            self.withdraw(job, Reason.EXPIRED)
 
     def watch(self, job: Job[Any], deadline: float) -> None:
         """Look at *job*'s running attempt at *deadline*."""
@@ -505,8 +505,7 @@ class Supervisor:
         """Declare it, whatever the job does: the reason, then the cancel, then those who wait."""
         job._stop = stop = Stop(Outcome.TIMED_OUT, str(Outcome.TIMED_OUT))
         error = timed_out(job)
-        state = AttemptState(job._attempt, error, now - job._since, self.ports.random)
-        last = decide(Outcome.TIMED_OUT, None, error, job._entry.options, state).state is JobState.DISCARDED
+        last = not may_run_again(Outcome.TIMED_OUT, error, job._entry.options, job._attempt)
         in_thread = self._in_thread(job)
         self.ask_to_stop(job, stop)
         started = job._started
@@ -652,7 +651,7 @@ class Supervisor:
             return False  # over, or settled already and only its row is still being written
         if _get_running_loop() is not self.loop:
             self.check_here()
-        why = "cancelled" if reason is None else reason
+        why = "cancelled" if reason is None else str(reason)
         if job._state is not RUNNING:
             self.withdraw(job, why)
         elif job._stop is None:
@@ -755,7 +754,7 @@ class Supervisor:
     def _let_go(self, job: Job[Any]) -> None:
         """Another process has *job* now: it is over here, and nothing of it has run."""
         job._get_more().moved = True
-        job._stop = Stop(Outcome.INTERRUPTED, str(Outcome.INTERRUPTED))
+        job._stop = Stop(Outcome.INTERRUPTED, Reason.INTERRUPTED)
         raise asyncio.CancelledError
 
     # -- watching -------------------------------------------------------------------------------------

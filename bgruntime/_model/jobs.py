@@ -280,7 +280,7 @@ class Job(Generic[R_co]):
     @property
     def reason(self) -> str | None:
         """Why it entered its state, where there is more to say than the state."""
-        return self._reason
+        return None if self._reason is None else str(self._reason)
 
     @property
     def attempt(self) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from functools import partial
 
 import pytest
 
@@ -11,11 +13,7 @@ from bgruntime import Queue, QueueFull, Runtime, task
 from .steps import Gate, turns, until, word
 
 
-def names(rt, state):
-    return [job.task for job in rt.jobs(state=state)]
-
-
-async def refused_after(submit, most=50):
+def refused_after(submit, most=50):
     """How many `submit()` accepts before it raises QueueFull."""
     for number in range(most):
         try:
@@ -31,7 +29,7 @@ def test_p03_two_queues_do_not_both_count_on_the_same_free_slots(run):
         queues = [Queue("a", size=1, overflow="reject"), Queue("b", size=1, overflow="reject")]
         async with Runtime(concurrency=4, queues=queues) as rt:
             a, b = task(queue="a")(gate.hold), task(queue="b")(gate.hold)
-            accepted = [await refused_after(lambda: rt.submit_nowait(one)) for one in (a, b)]
+            accepted = [refused_after(partial(rt.submit_nowait, one)) for one in (a, b)]
             assert accepted == [5, 1], "four slots and two places, each counted once"
             await until(lambda: len(gate.started) == 4)
             stats = rt.stats().queues
@@ -63,8 +61,6 @@ def test_p03_what_was_let_in_because_a_slot_was_free_gets_it_before_other_queues
 
 def test_p03_threads_that_are_missing_leave_the_free_slots_to_other_queues(run):
     async def main():
-        import threading
-
         gate, release = Gate(), threading.Event()
         queues = [Queue("plain", size=50), Queue("small", size=1, overflow="reject")]
         async with Runtime(concurrency=4, threads=1, queues=queues) as rt:
@@ -73,7 +69,7 @@ def test_p03_threads_that_are_missing_leave_the_free_slots_to_other_queues(run):
                 await rt.submit(plain)
             await turns()
             try:
-                assert await refused_after(lambda: rt.submit_nowait(small)) == 4, "three slots and a place"
+                assert refused_after(lambda: rt.submit_nowait(small)) == 4, "three slots and a place"
             finally:
                 release.set()
                 gate.open()
@@ -86,7 +82,7 @@ def test_p03_a_delayed_job_counts_as_one_that_waits_beyond_the_free_slots(run, c
         gate = Gate()
         later = task(gate.hold).with_options(delay=60.0)
         async with Runtime(concurrency=3, queue_size=2, overflow="reject") as rt:
-            assert await refused_after(lambda: rt.submit_nowait(later)) == 5
+            assert refused_after(lambda: rt.submit_nowait(later)) == 5
             jobs = [rt.submit_nowait(gate.hold, number) for number in range(3)]
             await until(lambda: len(gate.started) == 3)
             with pytest.raises(QueueFull):

@@ -78,7 +78,7 @@ class Model:
         return [job for job in self.jobs if job.state in states]
 
     def has_room(self, script: Script) -> bool:
-        """A job that can start at once needs no room; the others wait within the size, beyond the free slots."""
+        """A job that can start at once needs no room; the others wait in it, beyond the free slots."""
         free = 0 if self.paused else max(0, self.concurrency - len(self.in_state("running")))
         waiting, later = len(self.in_state("available")), len(self.in_state("scheduled", "retryable"))
         if not script.delay and free > waiting:

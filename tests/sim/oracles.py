@@ -150,7 +150,7 @@ def goes_before(other: Call, call: Call) -> bool:
 
 
 def check_queue_size(world: World, accepted: Call) -> None:
-    """P03: no more jobs wait than the queue may hold beyond the free slots, and one that starts at once is none.
+    """P03: no more jobs wait than the queue may hold beyond the free slots, where none starts at once.
 
     Who had to wait for room was given it a little earlier, and slots that were free then may
     be taken by now.
