@@ -94,6 +94,7 @@ _OPTIONS = (
     "middleware",
 )
 _FROM_SETTINGS = (*(field.name for field in fields(Limits)), "journal", "shutdown")
+_NO_LIMIT = Shutdown()
 _PATIENCE = 5.0  # seconds another thread waits for the loop to answer
 
 
@@ -140,7 +141,7 @@ class Runtime:
         registry: Registry | None = None,
         observers: Sequence[Any] = (),
         middleware: Sequence[Middleware] = (),
-        shutdown: Shutdown = default(Shutdown()),
+        shutdown: Shutdown = default(_NO_LIMIT),
         cancel_grace: float = default(5),
         cancel_hard: float = default(5),
         settings: RuntimeSettings | None = None,
@@ -165,7 +166,7 @@ class Runtime:
         if settings is not None:
             options = {name: getattr(settings, name) for name in _FROM_SETTINGS} | options
         self._journal_path: str | os.PathLike[str] | None = options.pop("journal", None)
-        self._shutdown = _checked_shutdown(options.pop("shutdown", Shutdown()))
+        self._shutdown = _checked_shutdown(options.pop("shutdown", _NO_LIMIT))
         self._limits = Limits(**options)
         self._queues = _checked_queues(queues)
         self._registry = default_registry if registry is None else registry

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from .supervise import Supervisor
 
 STARTS_PER_TURN = 64
+PARKED_PER_TURN = 256
 SLICE_SECONDS = 0.001
 SWEEP_FROM = 256
 BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
@@ -43,6 +44,7 @@ class Line:
     """
 
     __slots__ = (
+        "closed",
         "in_use",
         "lanes",
         "later",
@@ -70,12 +72,12 @@ class Line:
         self.room: Waiters[Room] = Waiters()
         self.in_use = self.waiting = self.nested = self.later = self.reserved = self.retrying = self.stale = 0
         self.threaded = 0
-        self.listed = self.paused = False
+        self.listed = self.paused = self.closed = False
 
     @property
     def capped(self) -> bool:
         """Whether no job of it may start now, whatever is free elsewhere."""
-        return self.paused or (self.limit is not None and self.in_use >= self.limit)
+        return self.paused or self.closed or (self.limit is not None and self.in_use >= self.limit)
 
     def free(self, engine: Supervisor) -> int:
         """How many slots there are for it now: free ones that nobody else is about to take."""
@@ -155,7 +157,7 @@ def list_line(engine: Supervisor, line: Line) -> None:
 
 
 def unlist_line(engine: Supervisor, line: Line) -> None:
-    """Take *line* out of the turns: it is paused."""
+    """Take *line* out of the turns: it is paused or closed."""
     if line.listed:
         line.listed = False
         engine.turns.remove(line)
@@ -196,6 +198,9 @@ def pump(engine: Supervisor) -> None:
         else:
             found = _next_of(engine, line)
             if found is None:
+                if line.listed:
+                    left = 0
+                    break
                 continue
             job = found
         if job._state is not AVAILABLE:
@@ -321,15 +326,23 @@ def _watch_started(engine: Supervisor, job: Job[Any]) -> None:
 
 
 def _next_of(engine: Supervisor, line: Line) -> Job[Any] | None:
-    """The next job of *line* that may start now; without one the line loses its turn."""
+    """The next job of *line* that may start now; without one the line loses its turn.
+
+    Where many must be set aside to find it the line stays listed: the search goes on in the next turn.
+    """
     threads = engine.threads_in_use < engine.threads
+    left = PARKED_PER_TURN
     while not line.capped:
         job = line.lanes.pop(parked=threads)
         if job is None:
             break
         if job._state is AVAILABLE and job._entry.threaded and not threads:
             line.lanes.park(job, job._entry.priority)
-            continue
+            left -= 1
+            if left:
+                continue
+            engine.turns.rotate(-1)
+            return None
         engine.turns.rotate(-1)
         return job
     if not threads and line.lanes.has_parked and line not in engine.short_of_threads:
