@@ -660,6 +660,9 @@ class Runtime:
             on_error: "raise" cancels the others at the first failure, waits for them and raises it;
                 "return" yields the exception in the place of the result.
 
+        A note at an exception (its ``__notes__``) says which item it belongs to. With ``ordered=False``
+        have the function return its item with its result to know whose it is.
+
         Raises:
             ValueError: *limit* is below 1, or there is no iterable.
         """

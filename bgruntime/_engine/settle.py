@@ -24,6 +24,8 @@ class Record(NamedTuple):
     """What is kept of an attempt that ended, or of a job that ended without one. No arguments, no results.
 
     `waited` and `ran` are seconds, `at` the monotonic time of the end; `state` is where the job went.
+    `error` is the kind of what it raised for good, and what may be said of it, shortened; the tuples of
+    all other ends lack it.
     """
 
     entry: Entry
@@ -35,6 +37,7 @@ class Record(NamedTuple):
     ran: float
     at: float
     reason: str | None
+    error: str | None = None
 
 
 class Ending(NamedTuple):
