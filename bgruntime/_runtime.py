@@ -38,7 +38,6 @@ from ._engine.admit import (
     give_back,
     wait_for_room,
 )
-from ._engine.attempt import running_job
 from ._engine.dispatch import Line, list_line, unlist_line
 from ._engine.look import asked_on_loop, find_job, find_jobs, health_of
 from ._engine.stop import Stopping
@@ -1239,4 +1238,4 @@ def _checked_shutdown(shutdown: Shutdown) -> Shutdown:
     return shutdown
 
 
-__all__ = ["Runtime", "running_job"]
+__all__ = ["Runtime"]

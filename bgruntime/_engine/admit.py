@@ -15,7 +15,7 @@ from .._model.outcomes import Reason
 from .._model.states import JobState
 from .._parts import contexts
 from .._parts.waiters import Turn
-from .dispatch import Line, Room, enqueue
+from .dispatch import Line, Room, enqueue, list_line
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
@@ -74,7 +74,7 @@ def admit(
         lanes.single.append(job)  # type: ignore[union-attr]
         line.waiting += 1
         if not line.listed:
-            engine.list_line(line)
+            list_line(engine, line)
         if engine.pumping is False and engine.in_use < engine.limit and line.listed:
             engine.pumping = True
             engine.loop.call_soon(engine.pump, context=engine.context)

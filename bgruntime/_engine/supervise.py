@@ -34,8 +34,8 @@ from .._parts.timers import Timers
 from . import dispatch
 from .attempt import finish, running_job
 from .decide import Verdict, may_run_again
-from .dispatch import Line, enqueue, list_line, unlist_line
-from .settle import Ending, end_handle, settle, timed_out
+from .dispatch import Line, enqueue, list_line
+from .settle import Ending, settle, timed_out
 from .shared import SharedResources
 from .surround import call_for
 
@@ -468,10 +468,10 @@ class Supervisor:
 
     def arm(self, deadline: float) -> None:
         """Have `check_deadlines` run at *deadline*, the earliest there is."""
+        delay = max(0.0, deadline - self.clock())
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         self.deadline_at = deadline
-        delay = max(0.0, deadline - self.clock())
         self._deadline_timer = self.ports.call_later(self.loop, delay, self.check_deadlines)
 
     def disarm(self) -> None:
@@ -487,8 +487,8 @@ class Supervisor:
         """
         self._deadline_timer = None
         self.deadline_at = float("-inf")  # nobody arms the timer while this runs
-        now = self.clock()
         try:
+            now = self.clock()
             for job in [job for job in self.live if job._deadline <= now]:
                 if job in self.live and job._deadline <= now:
                     self._overdue(job, now)
@@ -782,14 +782,11 @@ class Supervisor:
 
     def is_idle(self, *, besides: Container[Job[Any]] = ()) -> bool:
         """Whether no job is available, running or retryable; paused queues, stuck attempts do not count."""
-        if any(job not in besides for job in self.live) or self.helpers_busy():
+        if any(job not in besides for job in self.live) or self.outside:
             return False
         return not any(
             (line.waiting or line.nested or line.retrying) and not line.paused for line in self.lines.values()
         ) and not (self.journal is not None and self.journal.waiting())
-
-    def helpers_busy(self) -> bool:
-        return bool(self.outside)
 
     def check_idle(self) -> None:
         """Ask every watcher to look again, soon."""
@@ -958,6 +955,3 @@ def stack_of(job: Job[Any]) -> str:
 def _wake_future(future: asyncio.Future[None], _: object) -> None:
     if not future.done():
         future.set_result(None)
-
-
-__all__ = ["Supervisor", "add_waiter", "drop_waiter", "end_handle", "unlist_line"]
