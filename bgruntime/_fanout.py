@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
+ITEM = "of the fan-out's item"
 ENDED = "the fan-out it belongs to ended"
 OnError = Literal["raise", "return"]
 Request = tuple[Entry, Any, tuple[Any, ...], dict[str, Any]]
@@ -236,10 +237,12 @@ class _Flow:
             self._lingering += 1
         if job._state is JobState.COMPLETED:
             self._keep(index, job._value)
-        elif self._raising:
-            self._fail(job._value)
         else:
-            self._keep(index, job._value)
+            _say_which(job._value, index)
+            if self._raising:
+                self._fail(job._value)
+            else:
+                self._keep(index, job._value)
         if not self._filling:
             self._fill()
         self._wake()
@@ -450,6 +453,12 @@ class _Flow:
             close_refused(origin)
             self._feeder = None
             self._wake()
+
+
+def _say_which(error: BaseException, index: int) -> None:
+    """Note at *error* which item it belongs to, once: the same object may be raised many times."""
+    if not any(note.startswith(ITEM) for note in getattr(error, "__notes__", ()) if isinstance(note, str)):
+        error.add_note(f"{ITEM} {index}, counted from 0")
 
 
 def zipped(iterables: tuple[Any, ...]) -> Iterator[tuple[Any, ...]] | AsyncIterator[tuple[Any, ...]]:

@@ -36,10 +36,8 @@ from ._engine.admit import (
     check_submission,
     full,
     give_back,
-    room_for,
     wait_for_room,
 )
-from ._engine.attempt import running_job
 from ._engine.dispatch import Line, list_line, unlist_line
 from ._engine.look import asked_on_loop, find_job, find_jobs, health_of
 from ._engine.stop import Stopping
@@ -50,7 +48,7 @@ from ._host import Host
 from ._model.checks import check_concurrency, check_limit, check_seconds
 from ._model.errors import JournalUnavailable, RuntimeClosed
 from ._model.jobs import Entry, Job
-from ._model.policies import Limits, Overflow, Queue, Shutdown
+from ._model.policies import Limits, Overflow, Queue, Shutdown, default, explicit
 from ._model.protocols import Middleware
 from ._model.reports import Check, Health, ShutdownReport
 from ._model.states import JobState
@@ -94,6 +92,7 @@ _OPTIONS = (
     "observers",
     "middleware",
 )
+_FROM_SETTINGS = (*(field.name for field in fields(Limits)), "journal", "shutdown")
 _NO_LIMIT = Shutdown()
 _PATIENCE = 5.0  # seconds another thread waits for the loop to answer
 
@@ -119,7 +118,8 @@ class Runtime:
         shutdown: seconds for each phase of a stop.
         cancel_grace: seconds an attempt may clean up after its cancellation before it is cancelled again.
         cancel_hard: seconds after that until it is abandoned as stuck.
-        settings: the same values from the environment; what is given here beside them wins.
+        settings: the same values from the environment; what is given here beside them wins, also when it
+            is the default.
 
     Raises:
         ValueError: a value is out of its range.
@@ -129,41 +129,45 @@ class Runtime:
     def __init__(
         self,
         *,
-        concurrency: int = 100,
-        queue_size: int = 10_000,
-        overflow: Overflow = "wait",
-        wait_limit: float | None = None,
+        concurrency: int = default(100),
+        queue_size: int = default(10_000),
+        overflow: Overflow = default("wait"),
+        wait_limit: float | None = default(None),
         queues: Sequence[Queue] = (),
-        threads: int = 40,
-        journal: str | os.PathLike[str] | None = None,
-        redrive: int = 0,
+        threads: int = default(40),
+        journal: str | os.PathLike[str] | None = default(None),
+        redrive: int = default(0),
         registry: Registry | None = None,
         observers: Sequence[Any] = (),
         middleware: Sequence[Middleware] = (),
-        shutdown: Shutdown = _NO_LIMIT,
-        cancel_grace: float = 5,
-        cancel_hard: float = 5,
+        shutdown: Shutdown = default(_NO_LIMIT),
+        cancel_grace: float = default(5),
+        cancel_hard: float = default(5),
         settings: RuntimeSettings | None = None,
         **unknown: Never,
     ) -> None:
         for name in unknown:
             raise TypeError(did_you_mean("option", name, (*_OPTIONS, "shutdown", "settings")))
-        limits = Limits(
-            concurrency=concurrency,
-            queue_size=queue_size,
-            overflow=overflow,
-            wait_limit=wait_limit,
-            threads=threads,
-            redrive=redrive,
-            cancel_grace=cancel_grace,
-            cancel_hard=cancel_hard,
+        options = explicit(
+            {
+                "concurrency": concurrency,
+                "queue_size": queue_size,
+                "overflow": overflow,
+                "wait_limit": wait_limit,
+                "threads": threads,
+                "journal": journal,
+                "redrive": redrive,
+                "shutdown": shutdown,
+                "cancel_grace": cancel_grace,
+                "cancel_hard": cancel_hard,
+            }
         )
         if settings is not None:
-            limits, shutdown, journal = _with_settings(settings, limits, shutdown, journal)
-        self._limits = limits
+            options = {name: getattr(settings, name) for name in _FROM_SETTINGS} | options
+        self._journal_path: str | os.PathLike[str] | None = options.pop("journal", None)
+        self._shutdown = _checked_shutdown(options.pop("shutdown", _NO_LIMIT))
+        self._limits = Limits(**options)
         self._queues = _checked_queues(queues)
-        self._shutdown = _checked_shutdown(shutdown)
-        self._journal_path = journal
         self._registry = default_registry if registry is None else registry
         self._observers = tuple(observers)
         self._middleware = tuple(middleware)
@@ -579,8 +583,6 @@ class Runtime:
     def _check_can_fit(self, engine: Supervisor, entry: Entry, jobs: int) -> None:
         line: Line = entry.queue
         slots = engine.limit if line.limit is None else min(engine.limit, line.limit)
-        if room_for(entry).later:
-            slots = 0  # a job that waits for its time takes no free slot
         if jobs > line.size + slots:
             raise full(engine, entry, f"; {jobs} at once can never fit")
 
@@ -656,6 +658,9 @@ class Runtime:
             ordered: yield results in the order of the input, or as they come.
             on_error: "raise" cancels the others at the first failure, waits for them and raises it;
                 "return" yields the exception in the place of the result.
+
+        A note at an exception (its ``__notes__``) says which item it belongs to. With ``ordered=False``
+        have the function return its item with its result to know whose it is.
 
         Raises:
             ValueError: *limit* is below 1, or there is no iterable.
@@ -1009,6 +1014,7 @@ class Runtime:
             line.paused = True
             unlist_line(engine, line)
         engine.check_idle()
+        engine.offer_room()
 
     def resume(self, queue: str | None = None) -> None:
         """Start jobs from *queue*, or from all, again after `pause`."""
@@ -1232,18 +1238,4 @@ def _checked_shutdown(shutdown: Shutdown) -> Shutdown:
     return shutdown
 
 
-def _with_settings(
-    settings: RuntimeSettings, limits: Limits, shutdown: Shutdown, journal: str | os.PathLike[str] | None
-) -> tuple[Limits, Shutdown, str | os.PathLike[str] | None]:
-    """What was given beside *settings* wins, which is to say: what differs from the default."""
-    plain = Limits()
-    wanted = {
-        field.name: getattr(settings, field.name)
-        for field in fields(Limits)
-        if getattr(limits, field.name) == getattr(plain, field.name)
-    }
-    shutdown = settings.shutdown if shutdown == Shutdown() else shutdown
-    return replace(limits, **wanted), shutdown, settings.journal if journal is None else journal
-
-
-__all__ = ["Runtime", "running_job"]
+__all__ = ["Runtime"]

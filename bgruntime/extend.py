@@ -27,7 +27,7 @@ from ._model.events import (
     ShutdownProgress,
 )
 from ._model.jobs import Adopted, Definition, arguments_of, definition_of
-from ._model.outcomes import Outcome
+from ._model.outcomes import Outcome, Reason
 from ._model.policies import TaskOptions
 from ._model.protocols import (
     Attached,
@@ -106,6 +106,7 @@ __all__ = [
     "PayloadError",
     "ProcessStats",
     "QueueStats",
+    "Reason",
     "Recent",
     "Record",
     "RedriveExhausted",

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from .._model.errors import JournalUnavailable, PayloadError, QueueFull, RuntimeClosed
 from .._model.events import JobAccepted, JobRejected
 from .._model.jobs import Entry, Job
+from .._model.outcomes import Reason
 from .._model.states import JobState
 from .._parts import contexts
 from .._parts.waiters import Turn
-from .dispatch import Line, Room, enqueue
+from .dispatch import Line, Room, enqueue, list_line
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
@@ -73,7 +74,7 @@ def admit(
         lanes.single.append(job)  # type: ignore[union-attr]
         line.waiting += 1
         if not line.listed:
-            engine.list_line(line)
+            list_line(engine, line)
         if engine.pumping is False and engine.in_use < engine.limit and line.listed:
             engine.pumping = True
             engine.loop.call_soon(engine.pump, context=engine.context)
@@ -229,7 +230,8 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
     finally:
         line.waiting = waiting
     for job in dropped:
-        engine.withdraw(job, "dropped")
+        engine.withdraw(job, Reason.DROPPED)
+    line.count_on_slots(engine, room)
 
 
 async def wait_for_room(engine: Supervisor, entry: Entry, jobs: int = 1, limit: float | None = None) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from .._model.events import AttemptEnded, AttemptStarted, RetryScheduled
 from .._model.jobs import OVER, Job, ThreadUse
-from .._model.outcomes import Outcome
-from .._model.policies import AttemptState
+from .._model.outcomes import Outcome, Reason
+from .._model.policies import AttemptState, TaskOptions
 from .._model.states import JobState
 from .._parts.frames import clear_frames, without_own_frames
+from .._parts.texts import in_a_line
 from .decide import Verdict, decide, name_the_end
-from .redact import may_be_said
-from .settle import ENGINE, Ending, settle, wake
+from .redact import Said, may_be_said
+from .settle import ENGINE, Ending, settle, timed_out, wake
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 COMPLETED = JobState.COMPLETED
 SUCCEEDED = Outcome.SUCCEEDED
 FOREVER = float("inf")
+ERROR_LIMIT = 200  # characters of an error in the record of a job
+OPTIONS = frozenset(field.name for field in fields(TaskOptions))
 
 running_job: ContextVar[Job[Any] | None] = ContextVar("bgruntime_job", default=None)
 
@@ -64,7 +68,7 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
         engine.in_use -= 1
         # The record takes the context's place: an id asked for later is found by it.
         job._context = record = (
-            entry,
+            entry.shell,
             job._id,
             COMPLETED,
             SUCCEEDED,
@@ -130,8 +134,11 @@ def finish(
         failure = None
     verdict = verdict_on(engine, job, outcome, failure, ended)
     error = failure if job._stop is None else None
-    _tell_end(engine, job, outcome, error, ended)
-    _record(engine, job, verdict, ended)
+    if isinstance(error, TypeError) and job._kwargs:
+        _hint_at_options(job, error)
+    said = may_be_said(job, error)
+    _tell_end(engine, job, outcome, error, said, ended)
+    _record(engine, job, verdict, error, said, ended)
     if verdict.state is JobState.RETRYABLE:
         run_again(engine, job, verdict, error)
     else:
@@ -142,16 +149,18 @@ def verdict_on(
     engine: Supervisor, job: Job[Any], outcome: Outcome, failure: BaseException | None, now: float
 ) -> Verdict:
     """What becomes of *job* after an attempt that ended with *outcome*; a stop overrules a retry."""
-    used = job._attempt
-    state = AttemptState(used, failure, now - job._since, engine.ports.random)
+    error = timed_out(job) if outcome is Outcome.TIMED_OUT else failure
+    state = AttemptState(job._attempt, error, now - job._since, engine.ports.random)
     verdict = decide(outcome, job._stop, failure, job._entry.options, state)
+    if verdict.fault is not None:
+        engine.complain(f"the backoff of {job._entry.name} failed", verdict.fault)
     if job._more is not None and job._more.moved:
-        return Verdict(outcome, JobState.AVAILABLE, str(Outcome.INTERRUPTED))
+        return Verdict(outcome, JobState.AVAILABLE, Reason.INTERRUPTED)
     if verdict.state is JobState.RETRYABLE and job._entry.definition.coroutine is not None:
         return Verdict(outcome, JobState.DISCARDED, "failed")  # it can run once
     if engine.interrupts and (verdict.state is JobState.RETRYABLE or outcome is Outcome.INTERRUPTED):
         state_after = JobState.AVAILABLE if engine.will_requeue(job) else JobState.CANCELLED
-        return Verdict(outcome, state_after, str(Outcome.INTERRUPTED))
+        return Verdict(outcome, state_after, Reason.INTERRUPTED)
     return verdict
 
 
@@ -202,17 +211,29 @@ def release(engine: Supervisor, job: Job[Any]) -> None:
         engine.check_idle()
 
 
+def _hint_at_options(job: Job[Any], error: TypeError) -> None:
+    """Say so where an option of the job was given as an argument of its function."""
+    text = str(error)
+    for name in job._kwargs or ():
+        if name in OPTIONS and f"unexpected keyword argument '{name}'" in text:
+            error.add_note(
+                f"{name} is an option of the job and no argument of {job._entry.name}: "
+                f"submit(task.with_options({name}=...), ...)"
+            )
+
+
 def _tell_end(
-    engine: Supervisor, job: Job[Any], outcome: Outcome, error: BaseException | None, ended: float
+    engine: Supervisor, job: Job[Any], outcome: Outcome, error: BaseException | None, said: Said, ended: float
 ) -> None:
     if engine.tells_end and not (job._stop is not None and job._stop.told):
         assert job._started is not None
-        said = may_be_said(job, error)
         ran = ended - job._started
         engine.tell(AttemptEnded(ended, job, job._attempt, outcome, ran, error, said.message, said.scrub))
 
 
-def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -> None:
+def _record(
+    engine: Supervisor, job: Job[Any], verdict: Verdict, error: BaseException | None, said: Said, ended: float
+) -> None:
     told = job._stop is not None and job._stop.told
     if told and verdict.state is JobState.RETRYABLE:
         return  # recorded when it was declared
@@ -220,16 +241,17 @@ def _record(engine: Supervisor, job: Job[Any], verdict: Verdict, ended: float) -
     assert started is not None
     if job._id is None and verdict.state is not JobState.RETRYABLE:
         job._id = engine.new_id()
-    engine.recent.append(
-        (
-            job._entry,
-            job._id,
-            verdict.state,
-            None if told else verdict.outcome,
-            job._attempt,
-            started - job._since,
-            ended - started,
-            ended,
-            verdict.reason,
-        )
+    record: tuple[Any, ...] = (
+        job._entry.shell,
+        job._id,
+        verdict.state,
+        None if told else verdict.outcome,
+        job._attempt,
+        started - job._since,
+        ended - started,
+        ended,
+        verdict.reason,
     )
+    if error is not None and verdict.state is JobState.DISCARDED:
+        record += (in_a_line(f"{type(error).__name__}: {said.message}", ERROR_LIMIT),)
+    engine.recent.append(record)

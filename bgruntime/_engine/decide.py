@@ -15,13 +15,17 @@ _FALLBACK_BACKOFF = FullJitter()
 
 
 class Verdict(NamedTuple):
-    """What becomes of a job: its next state, why, and the seconds it waits if it runs again."""
+    """What becomes of a job: its next state, why, and the seconds it waits if it runs again.
+
+    `fault` is what was wrong with the task's own backoff, in whose place the usual one was asked.
+    """
 
     outcome: Outcome
     state: JobState
     reason: str | None = None
     delay: float = 0.0
     counts: bool = True
+    fault: Exception | None = None
 
 
 def name_the_end(stop: Stop | None, failure: BaseException | None) -> Outcome:
@@ -65,7 +69,7 @@ def decide(
             return Verdict(outcome, JobState.CANCELLED, stop.reason)
         case Outcome.CANCELLED:
             return Verdict(
-                outcome, JobState.CANCELLED, failure.reason if isinstance(failure, Cancel) else "self"
+                outcome, JobState.CANCELLED, str(failure.reason) if isinstance(failure, Cancel) else "self"
             )
         case Outcome.DISCARDED:
             assert isinstance(failure, Discard)
@@ -73,20 +77,21 @@ def decide(
         case Outcome.SNOOZED:
             assert isinstance(failure, Snooze)
             return Verdict(outcome, JobState.RETRYABLE, "snoozed", failure.seconds, counts=False)
-        case Outcome.RETRIED | Outcome.FAILED | Outcome.TIMED_OUT if _may_run_again(
-            outcome, failure, options, state
+        case Outcome.RETRIED | Outcome.FAILED | Outcome.TIMED_OUT if may_run_again(
+            outcome, failure, options, state.attempt
         ):
-            return Verdict(outcome, JobState.RETRYABLE, str(outcome), _delay(failure, options, state))
+            return _again(outcome, failure, options, state)
         case Outcome.RETRIED:
             return Verdict(outcome, JobState.DISCARDED, "failed")
         case _:
             return Verdict(outcome, JobState.DISCARDED, str(outcome))
 
 
-def _may_run_again(
-    outcome: Outcome, failure: BaseException | None, options: TaskOptions, state: AttemptState
+def may_run_again(
+    outcome: Outcome, failure: BaseException | None, options: TaskOptions, attempt: int
 ) -> bool:
-    if state.attempt >= options.max_attempts:
+    """Whether another attempt may follow *attempt*, the number of one that ended with *outcome*."""
+    if attempt >= options.max_attempts:
         return False
     if outcome is Outcome.RETRIED:
         return True
@@ -94,14 +99,25 @@ def _may_run_again(
     return issubclass(kind, options.retry_on) and not issubclass(kind, options.give_up_on)
 
 
-def _delay(failure: BaseException | None, options: TaskOptions, state: AttemptState) -> float:
+def _again(
+    outcome: Outcome, failure: BaseException | None, options: TaskOptions, state: AttemptState
+) -> Verdict:
+    """Another attempt, after the seconds that the signal or the backoff says."""
+    fault: Exception | None = None
     if isinstance(failure, Retry) and failure.after is not None:
-        return failure.after
-    try:
-        delay = float(options.backoff(state))
-    except Exception:
-        delay = math.nan  # the user's own function: its fault must not cost the job its attempts
-    return delay if 0.0 <= delay < math.inf else _FALLBACK_BACKOFF(state)
+        delay = failure.after
+    else:
+        try:
+            delay = _seconds(options.backoff(state))
+        except Exception as error:  # the user's own function: its fault must not cost the job its attempts
+            delay, fault = _FALLBACK_BACKOFF(state), error
+    return Verdict(outcome, JobState.RETRYABLE, str(outcome), delay, fault=fault)
+
+
+def _seconds(delay: float) -> float:
+    if not 0.0 <= float(delay) < math.inf:
+        raise ValueError(f"a backoff is in seconds and at least 0, got {delay!r}")
+    return float(delay)
 
 
 def _is_cancellation(failure: BaseException | None) -> bool:

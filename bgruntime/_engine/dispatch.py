@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._model.jobs import Job, ThreadUse
+from .._model.outcomes import Reason
 from .._model.policies import Overflow
 from .._model.states import JobState
 from .._parts.lanes import Lanes
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .supervise import Supervisor
 
 STARTS_PER_TURN = 64
+PARKED_PER_TURN = 256
 SLICE_SECONDS = 0.001
 SWEEP_FROM = 256
 BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
@@ -39,10 +41,11 @@ class Line:
 
     `waiting` jobs are available, `nested` too but belong to a fan-out inside a running job and do
     not count against `size`; `later` are scheduled, retryable or about to be accepted, and of the
-    last `reserved` will be available at once.
+    last `reserved` will be available at once. Of all that are available `threaded` need a thread.
     """
 
     __slots__ = (
+        "closed",
         "in_use",
         "lanes",
         "later",
@@ -57,6 +60,7 @@ class Line:
         "room",
         "size",
         "stale",
+        "threaded",
         "waiting",
     )
 
@@ -68,26 +72,47 @@ class Line:
         self.lanes: Lanes[Job[Any]] = Lanes(lambda job: job._since)
         self.room: Waiters[Room] = Waiters()
         self.in_use = self.waiting = self.nested = self.later = self.reserved = self.retrying = self.stale = 0
-        self.listed = self.paused = False
+        self.threaded = 0
+        self.listed = self.paused = self.closed = False
 
     @property
     def capped(self) -> bool:
         """Whether no job of it may start now, whatever is free elsewhere."""
-        return self.paused or (self.limit is not None and self.in_use >= self.limit)
+        return self.paused or self.closed or (self.limit is not None and self.in_use >= self.limit)
 
     def free(self, engine: Supervisor) -> int:
-        """How many of its jobs could start now."""
-        if self.paused:
+        """How many slots there are for it now: free ones that nobody else is about to take."""
+        if self.capped:
             return 0
-        free = engine.limit - engine.in_use
-        return max(0, free if self.limit is None else min(free, self.limit - self.in_use))
+        taken = sum(line.about_to_start(engine) for line in engine.lines.values() if line is not self)
+        free = engine.limit - engine.in_use - about_to_resume(engine) - taken
+        if self.limit is not None:
+            free = min(free, self.limit - self.in_use)
+        return max(0, free - self.nested)
+
+    def about_to_start(self, engine: Supervisor) -> int:
+        """How many of its jobs would start now if there were slots for all."""
+        if self.capped:
+            return 0
+        ready = self.waiting + self.reserved + self.nested
+        ready -= max(0, self.threaded - (engine.threads - engine.threads_in_use))
+        return ready if self.limit is None else min(ready, self.limit - self.in_use)
 
     def has_room(self, engine: Supervisor, room: Room) -> bool:
-        """Whether there is *room*: in free slots, and within `size` beyond the free slots."""
-        free, soon = self.free(engine), self.waiting + self.reserved
-        spare = 0 if room.later else max(0, free - soon)
-        beyond = max(0, soon - free) + self.later - self.reserved
-        return spare >= room.jobs or beyond + room.jobs - spare <= self.size
+        """Whether there is *room*: in a free slot for each job, or within `size` beyond the free slots.
+
+        One that waits for a time first takes no slot now: it counts as one that waits.
+        """
+        free = self.free(engine)
+        if not room.later and free - self.waiting - self.reserved >= room.jobs:
+            return True
+        return self.waiting + self.later + room.jobs - free <= self.size
+
+    def count_on_slots(self, engine: Supervisor, room: Room) -> None:
+        """*room* is given: what of it is beyond `size` starts before the jobs of other queues do."""
+        beyond = self.waiting + self.later + room.jobs - self.size
+        if beyond > 0 and not room.later:
+            engine.owed.extend([self] * min(beyond, room.jobs))
 
     def take(self, room: Room) -> None:
         """Count *room* as taken, for jobs that are about to be accepted."""
@@ -119,6 +144,8 @@ def enqueue(engine: Supervisor, job: Job[Any]) -> None:
     else:
         line.waiting += 1
         line.lanes.push(job, job._entry.priority, mixed=job._entry.threaded)
+    if job._entry.threaded:
+        line.threaded += 1
     list_line(engine, line)
     kick(engine)
 
@@ -131,7 +158,7 @@ def list_line(engine: Supervisor, line: Line) -> None:
 
 
 def unlist_line(engine: Supervisor, line: Line) -> None:
-    """Take *line* out of the turns: it is paused."""
+    """Take *line* out of the turns: it is paused or closed."""
     if line.listed:
         line.listed = False
         engine.turns.remove(line)
@@ -150,6 +177,8 @@ def pump(engine: Supervisor) -> None:
     Called from the loop and from the end of an attempt, whose slot is so used again at once.
     """
     engine.pumping = None  # neither idle nor scheduled: whoever ends inside must not come here again
+    if engine.owed:
+        _start_owed(engine)
     turns = engine.turns
     left = STARTS_PER_TURN
     until = _FOREVER
@@ -171,6 +200,9 @@ def pump(engine: Supervisor) -> None:
         else:
             found = _next_of(engine, line)
             if found is None:
+                if line.listed:
+                    left = 0
+                    break
                 continue
             job = found
         if job._state is not AVAILABLE:
@@ -223,6 +255,22 @@ def pump(engine: Supervisor) -> None:
         engine.fold()
     if engine.room_wanted:
         engine.offer_room()
+
+
+def _start_owed(engine: Supervisor) -> None:
+    """Start first, where a queue is over its size because slots were free, as many as count on those."""
+    for _ in range(min(STARTS_PER_TURN, len(engine.owed))):
+        line = engine.owed.popleft()
+        if line.listed and engine.in_use < engine.limit:
+            engine.turns.remove(line)
+            engine.turns.appendleft(line)
+            job = _next_of(engine, line)
+            while job is not None and job._state is not AVAILABLE:
+                line.stale -= 1
+                engine.turns.rotate(1)
+                job = _next_of(engine, line)
+            if job is not None:
+                start(engine, job)
 
 
 def start(engine: Supervisor, job: Job[Any]) -> None:
@@ -283,15 +331,23 @@ def _watch_started(engine: Supervisor, job: Job[Any]) -> None:
 
 
 def _next_of(engine: Supervisor, line: Line) -> Job[Any] | None:
-    """The next job of *line* that may start now; without one the line loses its turn."""
+    """The next job of *line* that may start now; without one the line loses its turn.
+
+    Where many must be set aside to find it the line stays listed: the search goes on in the next turn.
+    """
     threads = engine.threads_in_use < engine.threads
+    left = PARKED_PER_TURN
     while not line.capped:
         job = line.lanes.pop(parked=threads)
         if job is None:
             break
         if job._state is AVAILABLE and job._entry.threaded and not threads:
             line.lanes.park(job, job._entry.priority)
-            continue
+            left -= 1
+            if left:
+                continue
+            engine.turns.rotate(-1)
+            return None
         engine.turns.rotate(-1)
         return job
     if not threads and line.lanes.has_parked and line not in engine.short_of_threads:
@@ -313,18 +369,26 @@ def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
         line.nested -= 1
     else:
         line.waiting -= 1
+    if job._entry.threaded:
+        line.threaded -= 1
     if more.expiry is not None:
         engine.timers.cancel(more.timer)
         expired, more.expiry = engine.clock() >= more.expiry, None
         if expired:
-            engine.record(job, JobState.CANCELLED, None, engine.clock(), "expired")
-            settle(engine, job, JobState.CANCELLED, "expired", None)
+            engine.record(job, JobState.CANCELLED, None, engine.clock(), Reason.EXPIRED)
+            settle(engine, job, JobState.CANCELLED, Reason.EXPIRED, None)
             return False
     if job._entry.threaded:
         engine.threads_in_use += 1
         more.thread = ThreadUse.RESERVED
     more.holds = True
     return True
+
+
+def about_to_resume(engine: Supervisor) -> int:
+    """How many attempts that waited for other jobs would take a slot now."""
+    lines = [job._entry.queue for job in engine.resuming]
+    return sum(line.limit is None or line.in_use < line.limit for line in lines)
 
 
 def resume_one(engine: Supervisor) -> bool:

@@ -50,7 +50,7 @@ def find_job(engine: Supervisor, id: str) -> Job[Any] | None:
         return job
     engine.fold()
     late = engine.late.get(id)
-    found = (one for one in reversed(engine.ring) if one is late or one[1] == id)
+    found = (one for one in engine.finished() if one is late or one[1] == id)
     return next((_of_record(engine, one) for one in found), None)
 
 
@@ -80,17 +80,17 @@ def times_of(job: Job[Any]) -> JobTimes:
 def _record_of(engine: Supervisor, job: Job[Any]) -> Record | None:
     kept = job._context
     if type(kept) is tuple:
-        return Record._make(kept)  # pyright: ignore[reportUnknownArgumentType]
+        return Record(*kept)  # pyright: ignore[reportUnknownArgumentType]
     if not job.done():
         return None
     engine.fold()
-    found = (one for one in reversed(engine.ring) if one[0] is job._entry and one[1] == job._id)
-    raw = next(found, None)
-    return None if raw is None else Record._make(raw)
+    shell = job._entry.shell
+    raw = next((one for one in engine.finished() if one[0] is shell and one[1] == job._id), None)
+    return None if raw is None else Record(*raw)
 
 
 def _ended(engine: Supervisor) -> Iterator[Job[Any]]:
-    for raw in reversed(engine.ring):
+    for raw in engine.finished():
         id = raw[1] or engine.late_ids.get(builtins.id(raw))
         held = None if id is None else engine.named.get(id)
         yield held if held is not None else _of_record(engine, raw)
@@ -98,7 +98,7 @@ def _ended(engine: Supervisor) -> Iterator[Job[Any]]:
 
 def _of_record(engine: Supervisor, raw: Any) -> Job[Any]:
     """A job of which only the record is left: awaiting it says so."""
-    record = Record._make(raw)
+    record = Record(*raw)
     job: Job[Any] = object.__new__(Job)  # pyright: ignore[reportUnknownVariableType]
     job._id = record.id or engine.late_ids.get(builtins.id(raw))
     job._entry, job._state, job._attempt = record.entry, record.state, record.attempt

@@ -80,15 +80,17 @@ def _nothing(text: str) -> str:
 def _hidden(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[object]:
     redacted = definition.options.redact
     if redacted:
-        given = _by_name(definition.function, args, kwargs)
+        given = _by_name(definition, args, kwargs)
         yield from (given[name] for name in redacted if name in given)
     for value in (*args, *kwargs.values()):
         yield from secret_parts(value)
 
 
-def _by_name(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def _by_name(definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    # Remembered only of what lives as long as the program: a partial would be kept with its arguments.
+    signature = _signature if definition.kept else inspect.signature
     try:
-        return dict(_signature(function).bind_partial(*args, **kwargs).arguments)
+        return dict(signature(definition.function).bind_partial(*args, **kwargs).arguments)
     except TypeError:
         return kwargs
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from .._model.errors import JobCancelled, JobDiscarded, JobExited, JobInterrupted, JobTimedOut
 from .._model.events import JobSettled, JobUncompleted
 from .._model.jobs import OVER, Entry, Job, Waiter
-from .._model.outcomes import Outcome, Retry
+from .._model.outcomes import Outcome, Reason, Retry
 from .._model.states import JobState, check_move
 from .._parts.frames import clear_frames, without_own_frames
 from .redact import Said, keep_secrets, may_be_said
@@ -24,6 +24,8 @@ class Record(NamedTuple):
     """What is kept of an attempt that ended, or of a job that ended without one. No arguments, no results.
 
     `waited` and `ran` are seconds, `at` the monotonic time of the end; `state` is where the job went.
+    `error` is the kind of what it raised for good, and what may be said of it, shortened; the tuples of
+    all other ends lack it.
     """
 
     entry: Entry
@@ -35,6 +37,7 @@ class Record(NamedTuple):
     ran: float
     at: float
     reason: str | None
+    error: str | None = None
 
 
 class Ending(NamedTuple):
@@ -137,14 +140,14 @@ def _what_awaiting_raises(
             return exited
         case Outcome.DISCARDED:
             return JobDiscarded(f"job of {name} was discarded: {reason}", reason or "discarded")
-        case _ if reason == Outcome.INTERRUPTED:
+        case _ if reason is Reason.INTERRUPTED:
             requeued = job._state is JobState.AVAILABLE
             fate = "it is kept and will run again" if requeued else "it will not run again by itself"
             return JobInterrupted(
-                f"job of {name} was interrupted by the shutdown; {fate}", reason, requeued=requeued
+                f"job of {name} was interrupted by the shutdown; {fate}", str(reason), requeued=requeued
             )
         case _:
-            return JobCancelled(f"job of {name} was cancelled: {reason}", reason or "cancelled")
+            return JobCancelled(f"job of {name} was cancelled: {reason}", str(reason or "cancelled"))
 
 
 def timed_out(job: Job[Any], *, stuck: bool = False) -> JobTimedOut:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from .._model.events import ShutdownProgress
 from .._model.jobs import Job
-from .._model.outcomes import Outcome, Stop
+from .._model.outcomes import Outcome, Reason, Stop
 from .._model.policies import Shutdown
 from .._model.reports import ShutdownReport
 from .._model.states import JobState
+from .dispatch import SLICE_SECONDS, unlist_line
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
 
-INTERRUPTED = str(Outcome.INTERRUPTED)
+INTERRUPTED = Reason.INTERRUPTED
 
 
 class Stopping:
@@ -113,22 +114,25 @@ class Stopping:
         engine = self._engine
         engine.phase = "cancelling"
         engine.interrupts = True
-        for job in [job for job in engine.unended() if job._state is not JobState.RUNNING]:
-            self._interrupt_waiting(job)
-        if not self._left():
-            return
-        self._tell("cancelling")
-        now = engine.clock()
+        for line in engine.lines.values():
+            line.closed = True
+            unlist_line(engine, line)
+        began = engine.clock()
+        if self._left():
+            self._tell("cancelling")
         for job in self._left():
             if job._stop is None:  # else it was cancelled before, and cleans up
                 engine.ask_to_stop(job, Stop(Outcome.INTERRUPTED, INTERRUPTED))
-            job._deadline = now + limit + 1.0  # the phase's own clock counts from here on
-        await self._until_ended(limit / 2)
+            job._deadline = began + limit + 1.0  # the phase's own clock counts from here on
+        await self._interrupt_all_waiting()
+        if not self._left():
+            return
+        await self._until_ended(max(0.0, began + limit / 2 - engine.clock()))
         for job in self._left():
             if job._stop is not None:
                 job._stop.stage = 2
             engine.send_cancel(job)
-        await self._until_ended(limit / 2)
+        await self._until_ended(max(0.0, began + limit - engine.clock()))
         for job in self._left():
             engine.abandon(job)
 
@@ -153,6 +157,16 @@ class Stopping:
             await engine.until_idle(besides=self._callers, give_up=over)
         engine.timers.cancel(timer)
 
+    async def _interrupt_all_waiting(self) -> None:
+        """Interrupt what will not start any more, in slices between which the loop turns."""
+        engine = self._engine
+        until = engine.clock() + SLICE_SECONDS
+        for job in [job for job in engine.unended() if job._state is not JobState.RUNNING]:
+            self._interrupt_waiting(job)
+            if engine.clock() >= until:
+                await asyncio.sleep(0)
+                until = engine.clock() + SLICE_SECONDS
+
     def _interrupt_waiting(self, job: Job[Any]) -> None:
         if job.done() or job._state.is_final:
             return  # the end of another one has ended it meanwhile, as that of a fan-out does
@@ -175,7 +189,7 @@ class Stopping:
     def _note(self, job: Job[Any], state: JobState) -> None:
         if state is JobState.AVAILABLE:
             self._requeued.append(job)
-        elif job._reason == INTERRUPTED:
+        elif job._reason is INTERRUPTED:
             self._cancelled.append(job)
         else:
             self._completed.append(job)

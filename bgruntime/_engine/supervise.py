@@ -17,14 +17,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Container, Coroutine, Generator, Iterator, Sequence
 from contextvars import Context, copy_context
 from functools import partial
+from heapq import merge
 from typing import Any
 from weakref import WeakValueDictionary
 
 from .._model.errors import ForkedRuntime, JobTimedOut, RuntimeClosed, WrongLoop
 from .._model.events import AttemptAbandoned, AttemptEnded, AttemptStarted, JobAccepted, JobSettled
 from .._model.jobs import OVER, Definition, Entry, Job, Tally, ThreadUse
-from .._model.outcomes import Outcome, Snooze, Stop
-from .._model.policies import AttemptState, Limits, Queue
+from .._model.outcomes import Outcome, Reason, Snooze, Stop
+from .._model.policies import Limits, Queue
 from .._model.states import JobState, check_move
 from .._parts.broadcast import Broadcast
 from .._parts.ports import Cancellable, Ports
@@ -32,9 +33,9 @@ from .._parts.spelling import did_you_mean
 from .._parts.timers import Timers
 from . import dispatch
 from .attempt import finish, running_job
-from .decide import Verdict, decide
-from .dispatch import Line, enqueue, list_line, unlist_line
-from .settle import Ending, end_handle, settle, timed_out
+from .decide import Verdict, may_run_again
+from .dispatch import Line, enqueue, list_line
+from .settle import Ending, settle, timed_out
 from .shared import SharedResources
 from .surround import call_for
 
@@ -64,6 +65,7 @@ class Supervisor:
         "deadline_at",
         "eager",
         "entries",
+        "failed",
         "fold_at",
         "grace",
         "helpers",
@@ -86,6 +88,7 @@ class Supervisor:
         "on_end",
         "on_interrupt",
         "outside",
+        "owed",
         "phase",
         "pid",
         "plain_tasks",
@@ -139,6 +142,7 @@ class Supervisor:
         self.lines = {queue.name: self._line(queue) for queue in (Queue("default"), *queues)}
         self.turns: deque[Line] = deque()
         self.short_of_threads: deque[Line] = deque()
+        self.owed: deque[Line] = deque()  # whose jobs were let in because slots were free, in that order
         self.resuming: deque[Job[Any]] = deque()
         self.pumping: bool | None = False
         self.context = Context()  # the pump's: a callback keeps alive what is in its context
@@ -155,6 +159,7 @@ class Supervisor:
         self.recent: list[Any] = []
         self.fold_at = FOLD_AT
         self.ring: deque[Any] = deque(maxlen=KEEP_FINISHED)  # as `recent`: tuples in the form of Record
+        self.failed: deque[Any] = deque(maxlen=KEEP_FINISHED)  # those that failed, which others push not out
         self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
         self.late: dict[str, Any] = {}  # records of jobs whose id was asked for after their end
         self.late_ids: dict[int, str] = {}  # the ids of those, by the identity of the record
@@ -282,21 +287,31 @@ class Supervisor:
         batch, self.recent = self.recent, []
         keep = self.ring.append
         for record in batch:
-            state, outcome = record[2], record[3]
-            if outcome is SUCCEEDED:  # by far the most; an enum takes 100 ns to find in a dict
+            if record[3] is SUCCEEDED:  # by far the most; an enum takes 100 ns to find in a dict
                 record[0].tally.succeeded += 1
-            else:
-                entry = record[0]
-                entry.tally.states[state] += 1
-                if outcome is not None:
-                    entry.tally.outcomes[outcome] += 1
-            if state is not RETRYABLE:
                 keep(record)
+            else:
+                self._count(record)
         for observer in self.measuring:
             try:
                 observer.on_batch(batch)
             except Exception as error:
                 self.complain(f"observer {type(observer).__name__} failed on a batch", error)
+
+    def _count(self, record: Any) -> None:
+        tally, state, outcome = record[0].tally, record[2], record[3]
+        tally.states[state] += 1
+        if outcome is not None:
+            tally.outcomes[outcome] += 1
+        if state is JobState.DISCARDED:
+            self.failed.append(record)
+        elif state is not RETRYABLE:
+            self.ring.append(record)
+
+    def finished(self) -> Iterator[Any]:
+        """The records of the last jobs that ended, newest first."""
+        self.fold()
+        return merge(reversed(self.ring), reversed(self.failed), key=lambda record: -record[7])
 
     # -- who asks, and from where -------------------------------------------------------------
 
@@ -443,7 +458,7 @@ class Supervisor:
 
     def _expire(self, job: Job[Any]) -> None:
         if job._state is AVAILABLE:
-            self.withdraw(job, "expired")
+            self.withdraw(job, Reason.EXPIRED)
 
     def watch(self, job: Job[Any], deadline: float) -> None:
         """Look at *job*'s running attempt at *deadline*."""
@@ -453,10 +468,10 @@ class Supervisor:
 
     def arm(self, deadline: float) -> None:
         """Have `check_deadlines` run at *deadline*, the earliest there is."""
+        delay = max(0.0, deadline - self.clock())
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         self.deadline_at = deadline
-        delay = max(0.0, deadline - self.clock())
         self._deadline_timer = self.ports.call_later(self.loop, delay, self.check_deadlines)
 
     def disarm(self) -> None:
@@ -472,8 +487,8 @@ class Supervisor:
         """
         self._deadline_timer = None
         self.deadline_at = float("-inf")  # nobody arms the timer while this runs
-        now = self.clock()
         try:
+            now = self.clock()
             for job in [job for job in self.live if job._deadline <= now]:
                 if job in self.live and job._deadline <= now:
                     self._overdue(job, now)
@@ -503,8 +518,7 @@ class Supervisor:
         """Declare it, whatever the job does: the reason, then the cancel, then those who wait."""
         job._stop = stop = Stop(Outcome.TIMED_OUT, str(Outcome.TIMED_OUT))
         error = timed_out(job)
-        state = AttemptState(job._attempt, error, now - job._since, self.ports.random)
-        last = decide(Outcome.TIMED_OUT, None, error, job._entry.options, state).state is JobState.DISCARDED
+        last = not may_run_again(Outcome.TIMED_OUT, error, job._entry.options, job._attempt)
         in_thread = self._in_thread(job)
         self.ask_to_stop(job, stop)
         started = job._started
@@ -531,7 +545,8 @@ class Supervisor:
         ran = 0.0 if began is None else now - began
         if job._id is None and state is not JobState.RETRYABLE:
             job._id = self.new_id()
-        self.recent.append((job._entry, job._id, state, outcome, job._attempt, waited, ran, now, reason))
+        shell = job._entry.shell
+        self.recent.append((shell, job._id, state, outcome, job._attempt, waited, ran, now, reason))
         if len(self.recent) >= self.fold_at:
             self.fold()
 
@@ -650,7 +665,7 @@ class Supervisor:
             return False  # over, or settled already and only its row is still being written
         if _get_running_loop() is not self.loop:
             self.check_here()
-        why = "cancelled" if reason is None else reason
+        why = "cancelled" if reason is None else str(reason)
         if job._state is not RUNNING:
             self.withdraw(job, why)
         elif job._stop is None:
@@ -672,6 +687,8 @@ class Supervisor:
         else:
             line.waiting -= 1
             line.drop_stale()
+        if job._entry.threaded and job._state is AVAILABLE:
+            line.threaded -= 1
         self.record(job, state, None, self.clock(), reason)
         settle(self, job, state, reason, None)
         if self.room_wanted:
@@ -683,6 +700,7 @@ class Supervisor:
         """Call those who wait for room, in their order, as far as there is any."""
         for line in self.lines.values():
             while (wanted := line.room.first_wants()) is not None and line.has_room(self, wanted):
+                line.count_on_slots(self, wanted)
                 line.take(wanted)
                 line.room.call_first()
 
@@ -750,7 +768,7 @@ class Supervisor:
     def _let_go(self, job: Job[Any]) -> None:
         """Another process has *job* now: it is over here, and nothing of it has run."""
         job._get_more().moved = True
-        job._stop = Stop(Outcome.INTERRUPTED, str(Outcome.INTERRUPTED))
+        job._stop = Stop(Outcome.INTERRUPTED, Reason.INTERRUPTED)
         raise asyncio.CancelledError
 
     # -- watching -------------------------------------------------------------------------------------
@@ -764,14 +782,11 @@ class Supervisor:
 
     def is_idle(self, *, besides: Container[Job[Any]] = ()) -> bool:
         """Whether no job is available, running or retryable; paused queues, stuck attempts do not count."""
-        if any(job not in besides for job in self.live) or self.helpers_busy():
+        if any(job not in besides for job in self.live) or self.outside:
             return False
         return not any(
             (line.waiting or line.nested or line.retrying) and not line.paused for line in self.lines.values()
         ) and not (self.journal is not None and self.journal.waiting())
-
-    def helpers_busy(self) -> bool:
-        return bool(self.outside)
 
     def check_idle(self) -> None:
         """Ask every watcher to look again, soon."""
@@ -940,6 +955,3 @@ def stack_of(job: Job[Any]) -> str:
 def _wake_future(future: asyncio.Future[None], _: object) -> None:
     if not future.done():
         future.set_result(None)
-
-
-__all__ = ["Supervisor", "add_waiter", "drop_waiter", "end_handle", "unlist_line"]

@@ -100,6 +100,8 @@ class Entry:
     """What one runtime keeps of one definition: its options laid flat, and what was counted.
 
     `call` is what an attempt awaits; `plain` says that a job of it needs nothing but a place in the line.
+    `shell` is what stays of it in the records of jobs that ended: itself, or for a definition that does
+    not live as long as the program the same without the function, which may be a partial with arguments.
     """
 
     __slots__ = (
@@ -115,10 +117,13 @@ class Entry:
         "plain",
         "priority",
         "queue",
+        "shell",
         "tally",
         "threaded",
         "timeout",
     )
+
+    shell: Entry
 
     def __init__(
         self, engine: Any, definition: Definition, queue: Any, tally: Any, call: Callable[..., Any]
@@ -148,6 +153,15 @@ class Entry:
             or definition.coroutine is not None
             or definition.threaded
         )
+        self.shell = self if definition.kept else self._without_function()
+
+    def _without_function(self) -> Entry:
+        definition = Definition(self.name, _gone, self.options, self.threaded, kept=True)
+        return Entry(self.engine, definition, self.queue, self.tally, _gone)
+
+
+def _gone(*args: Any, **kwargs: Any) -> Any:
+    raise RuntimeError("this is what is left of a task whose jobs are over: its function is gone")
 
 
 class ThreadUse(Enum):
@@ -280,7 +294,7 @@ class Job(Generic[R_co]):
     @property
     def reason(self) -> str | None:
         """Why it entered its state, where there is more to say than the state."""
-        return self._reason
+        return None if self._reason is None else str(self._reason)
 
     @property
     def attempt(self) -> int:
@@ -386,8 +400,18 @@ class Job(Generic[R_co]):
         if self._attempt:
             parts.append(f"attempt {self._attempt}/{self._entry.options.max_attempts}")
         if self._reason is not None and self._reason != self._state:
-            parts.append(f"({self._reason})")
+            error = self._error_told()
+            parts.append(f"({self._reason})" if error is None else f"({self._reason}: {error})")
         return f"{parts[0]} {', '.join(parts[1:])}>"
+
+    def _error_told(self) -> str | None:
+        """The error that ended it: what may be said of it where only the record is left, else its kind."""
+        if self._state is not JobState.DISCARDED or self._waiters is not OVER:
+            return None
+        if self._value is GONE:
+            record: tuple[Any, ...] = self._context
+            return record[9] if len(record) > 9 else None
+        return type(self._value).__name__
 
 
 def definition_of(job: Job[Any]) -> Definition:

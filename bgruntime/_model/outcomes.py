@@ -22,6 +22,16 @@ class Outcome(StrEnum):
     STUCK = "stuck"
 
 
+class Reason(StrEnum):
+    """Why a job was ended that nobody asked to end. What a user gives as a reason is a plain string,
+    even when it reads the same.
+    """
+
+    INTERRUPTED = "interrupted"
+    EXPIRED = "expired"
+    DROPPED = "dropped"
+
+
 class Stop:
     """Why a running attempt was asked to stop, written before the cancel; the first one stays.
 

@@ -7,14 +7,44 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
 from random import Random
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 from .checks import choice, count, exceptions, optional_seconds, seconds, sequence
 
 Overflow = Literal["wait", "reject", "drop_oldest"]
 ContextMode = Literal["submitter", "fresh"]
 
+T = TypeVar("T")
+
 LOWEST_PRIORITY = 9
+
+
+class Default:
+    """The default of an option. It looks like its value, and yet is told apart from that value given."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == other
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def default(value: T) -> T:
+    """*value* as the default of a parameter: `explicit` tells whether somebody gave another, or the same."""
+    return cast("T", Default(value))
+
+
+def explicit(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of *options* that are no defaults."""
+    return {name: value for name, value in options.items() if type(value) is not Default}
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Ended(Protocol):
 
     @property
     def reason(self) -> str | None:
-        """Why, where there is more to say than the outcome."""
+        """Why, where there is more to say than the outcome; a `Reason` when nobody has asked for it."""
 
     @property
     def started_at(self) -> float | None:

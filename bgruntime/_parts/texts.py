@@ -12,6 +12,11 @@ def capped(text: str, limit: int) -> str:
     return f"{text[:limit]}… (+{len(text) - limit:,} characters)"
 
 
+def in_a_line(text: str, limit: int) -> str:
+    """*text* in one line, cut as `capped` does."""
+    return capped(" ".join(text.split()), limit)
+
+
 def message_of(error: BaseException) -> str:
     """What *error* says, its notes included; never raises, and at most 2,000 characters."""
     try:

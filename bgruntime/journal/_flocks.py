@@ -7,7 +7,6 @@ import fcntl
 import os
 import re
 import weakref
-from pathlib import Path
 
 UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOLCK, errno.EINVAL}
 
@@ -77,22 +76,6 @@ def is_free(path: str) -> bool:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    finally:
-        os.close(fd)
-    return True
-
-
-def supported(directory: Path) -> bool:
-    """Does this file system know `flock`?"""
-    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError as error:
-        if error.errno in UNSUPPORTED:
-            return False
-        raise
     finally:
         os.close(fd)
     return True

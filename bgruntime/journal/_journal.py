@@ -332,7 +332,7 @@ class Journal(Shelf):
                 self._look_again(origin)
         elif redriver.origin_of(job.id) is not None:
             redriver.free(job.id)
-        elif self._recording().wants(job):
+        elif self._recording().wants(job, ended):
             self._ledger.end(None, self._recording().ordinary(job, ended, None))
 
     def _durable_over(self, job: Job[Any], entry: Entry, ended: Ended) -> Awaitable[None] | None:

@@ -18,7 +18,6 @@ from ._flocks import UNSUPPORTED, Flock, is_free
 from ._keys import SLOTS
 
 LEASE_MS = 30_000  # without a sign of life, where locks do not work
-BEAT_MS = LEASE_MS // 3
 
 SLOTS_TAKEN = "SELECT slot FROM owner"
 SIGN_IN = """

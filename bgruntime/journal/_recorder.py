@@ -14,6 +14,7 @@ from bgruntime.extend import (
     JobState,
     JournalHost,
     Outcome,
+    Reason,
     Secrets,
     arguments_of,
     definition_of,
@@ -30,7 +31,6 @@ from ._traces import Trace
 
 FIRST_PAUSE_MS = 1_000  # before the first automatic redrive; each further one waits twice as long
 ERRORS = 50  # attempts of which the error is kept
-RECORDED = {"interrupted", "expired", "dropped"}  # ends of ordinary jobs that nobody asked for
 
 ROWS = {
     JobState.DISCARDED: Row.DISCARDED,
@@ -76,9 +76,11 @@ class Recorder:
         if len(attempts) < ERRORS:
             attempts.append(self.attempt(job, ended))
 
-    def wants(self, job: Job[Any]) -> bool:
+    def wants(self, job: Job[Any], ended: Ended) -> bool:
         """Is this end of an ordinary job kept?"""
-        return job.state is JobState.DISCARDED or (job.state is JobState.CANCELLED and job.reason in RECORDED)
+        return job.state is JobState.DISCARDED or (
+            job.state is JobState.CANCELLED and isinstance(ended.reason, Reason)
+        )
 
     def ordinary(self, job: Job[Any], ended: Ended, origin: int | None) -> Ending:
         """What is kept of an ordinary job that failed; `origin` is the failure it was redriven from."""

@@ -158,11 +158,16 @@ class _PipeHandler(logging.Handler):
         try:
             line = self._line(record)
         except Exception as error:
-            line = self._rendered(
-                {"event": "log.unrenderable", "level": "error", "error_type": type(error).__name__},
-                record.name,
-            )
+            line = self._unrenderable(record, error)
         self.pipe.put(line)
+
+    def _unrenderable(self, record: logging.LogRecord, error: Exception) -> str:
+        """The line in place of one that cannot be rendered, of which nothing goes around the redactor."""
+        event: EventDict = {"event": "log.unrenderable", "level": "error"}
+        try:
+            return self._rendered({**event, "error_type": type(error).__name__}, record.name)
+        except Exception:  # the redactor itself fails: then only that is said
+            return self._renderer(None, "", stamp(None, "", event))
 
     def line_of_dropped(self, count: int) -> str:
         """The line that says how many were dropped."""

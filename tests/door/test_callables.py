@@ -6,6 +6,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import sys
 import threading
 import warnings
 from collections.abc import Awaitable, Coroutine
@@ -355,3 +356,25 @@ def test_a_submit_never_awaited_does_not_run_its_coroutine_object(run: Any) -> N
 
     run(main)
     assert ran == []
+
+
+def test_an_object_with_an_async_call_becomes_an_async_task(run: Any) -> None:
+    class Adder:
+        def __init__(self, a: int) -> None:
+            self.a = a
+
+        async def __call__(self, b: int) -> int:
+            await asyncio.sleep(0)
+            return self.a + b
+
+    async def main() -> None:
+        add = task(name="adder")(Adder(1))
+        async with Runtime(threads=1) as rt:
+            assert await (await rt.submit(add, 2)) == 3
+            assert await rt.map(add, [1, 2]) == [2, 3]
+            assert rt.stats().threads_in_use == 0
+        assert await add(5) == 6
+        if sys.version_info >= (3, 12):
+            assert inspect.iscoroutinefunction(add)
+
+    run(main)

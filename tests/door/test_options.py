@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import subprocess
 import sys
@@ -212,6 +213,34 @@ def test_a_value_given_in_code_goes_before_the_settings(run: Any) -> None:
             assert repr(rt) == "<Runtime running: 0/2 slots in use, 0/21 queued>"
 
     run(main)
+
+
+def test_a_default_that_is_given_beside_the_settings_wins_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"CONCURRENCY": 7, "QUEUE_SIZE": 8, "OVERFLOW": "reject", "WAIT_LIMIT": 9, "THREADS": 3}
+    for name, value in {**values, "JOURNAL": "env.db", "CANCEL_GRACE": 1, "SHUTDOWN__DRAIN": 20}.items():
+        monkeypatch.setenv(f"BGRUNTIME_{name}", str(value))
+    rt = Runtime(
+        concurrency=100,
+        queue_size=10_000,
+        overflow="wait",
+        wait_limit=None,
+        journal=None,
+        cancel_grace=5,
+        shutdown=Shutdown(),
+        settings=RuntimeSettings(),
+    )
+    limits = rt._limits
+    assert (limits.concurrency, limits.queue_size, limits.overflow) == (100, 10_000, "wait")
+    assert (limits.wait_limit, limits.cancel_grace, rt._journal_path) == (None, 5, None)
+    assert rt.shutdown == Shutdown()
+    assert limits.threads == 3, "what was not given comes from the settings"
+
+
+def test_the_defaults_of_the_runtime_can_be_read_in_its_signature() -> None:
+    parameters = inspect.signature(Runtime).parameters
+    assert parameters["concurrency"].default == 100
+    assert str(parameters["overflow"]) == "overflow: 'Overflow' = 'wait'"
+    assert str(parameters["shutdown"].default) == repr(Shutdown())
 
 
 def test_the_settings_have_the_defaults_of_the_runtime() -> None:

@@ -35,15 +35,12 @@ ALLOWED: dict[str, tuple[set[str], set[str] | None]] = {
 
 # A driver belongs to one room, or to one file of it.
 DRIVERS = {
-    "_engine/threads.py": {"anyio"},
     "_task.py": {"tenacity"},
-    "_context.py": {"anyio", "structlog"},
+    "_context.py": {"structlog"},
     "_run.py": {"uvloop"},
     "journal": {"aiosqlite", "pydantic", "pydantic_core", "typing_extensions"},
     "logs": {"structlog"},
-    "metrics": {"fastdigest"},
     "alerts": {"apprise"},
-    "schedule": {"cronsim"},
     "testing": {"pytest"},
 }
 
@@ -252,7 +249,6 @@ PLANTED = [
 FINE = [
     ("_model/jobs.py", "import enum, dataclasses\nfrom . import states\nfrom .states import State"),
     ("_engine/admit.py", "from .._model import errors\nfrom bgruntime._parts.slots import Slots"),
-    ("_engine/threads.py", "import anyio"),
     ("_runtime.py", "from ._engine import admit\nfrom ._task import Task\nfrom .extend import ports"),
     ("_runtime.py", "async def f():\n    from .stack import observers"),
     ("_runtime.py", "if TYPE_CHECKING:\n    from .settings import RuntimeSettings"),

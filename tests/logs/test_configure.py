@@ -369,3 +369,30 @@ def test_a_forked_child_writes_its_own_lines(tmp_path):
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line)["event"] for line in (tmp_path / "app.log").read_text().splitlines()]
     assert sorted(lines) == ["child", "parent"]
+
+
+class Unreadable(dict):
+    """A value that says nothing of itself but what the test must not find in a line."""
+
+    def items(self):
+        raise RuntimeError("hunter2")
+
+
+def test_a_line_that_cannot_be_rendered_is_said_without_anything_of_it(stream):
+    with configure(json=True, stream=stream):
+        structlog.get_logger("shop").info("hunter2", password="hunter2", value=Unreadable())
+        app.info("%d", "hunter2")
+    assert [one["event"] for one in stream.events] == ["log.unrenderable"] * 2
+    assert "hunter2" not in stream.getvalue()
+
+
+def test_nothing_goes_around_a_redactor_that_fails_and_the_application_hears_no_error(stream, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("hunter2")
+
+    with configure(json=True, stream=stream, redact=["account"]):
+        monkeypatch.setattr("bgruntime.logs._redact.Redactor.__call__", fail)
+        logging.getLogger("hunter2").info("hunter2")
+        structlog.get_logger("shop").info("hunter2", account="hunter2")
+    assert [(one["event"], one["level"]) for one in stream.events] == [("log.unrenderable", "error")] * 2
+    assert "hunter2" not in stream.getvalue()

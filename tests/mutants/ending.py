@@ -25,8 +25,8 @@ BUGS = (
         "if job._task is None or self._in_thread(job):",
         (
             SUPERVISE,
-            "        if job._task is not None and job._task.done():\n            self.reap(job)\n        elif job._stop is None:",
-            "        if job._stop is None:",
+            "        if job._task is not None and job._task.done():\n            self.reap(job)\n        elif job._started is None",
+            "        if job._started is None",
         ),
     ),
     bug(
@@ -72,16 +72,16 @@ BUGS = (
         "P07",
         "`max_attempts=1` calls a function twice.",
         DECIDE,
-        "if state.attempt >= options.max_attempts:",
-        "if state.attempt > options.max_attempts:",
+        "if attempt >= options.max_attempts:",
+        "if attempt > options.max_attempts:",
     ),
     bug(
         "one_attempt_too_few",
         "P08",
         "The last attempt is never made.",
         DECIDE,
-        "if state.attempt >= options.max_attempts:",
-        "if state.attempt >= max(1, options.max_attempts - 1):",
+        "if attempt >= options.max_attempts:",
+        "if attempt >= max(1, options.max_attempts - 1):",
     ),
     bug(
         "snooze_costs_an_attempt",
@@ -128,8 +128,8 @@ BUGS = (
         "P09",
         "A shutdown overwrites the timeout that came first, and the job is not the failure it was.",
         STOP,
-        "            engine.ask_to_stop(job, job._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED))\n"
-        "            job._deadline",
+        "            if job._stop is None:  # else it was cancelled before, and cleans up\n"
+        "                engine.ask_to_stop(job, Stop(Outcome.INTERRUPTED, INTERRUPTED))\n            job._deadline",
         "            engine.ask_to_stop(job, Stop(Outcome.INTERRUPTED, INTERRUPTED))\n            job._deadline",
     ),
     bug(
@@ -202,8 +202,8 @@ BUGS = (
         "P06",
         "Work runs long after anybody wants it.",
         SUPERVISE,
-        '        if job._state is AVAILABLE:\n            self.withdraw(job, "expired")',
-        '        if job._state is RUNNING:\n            self.withdraw(job, "expired")',
+        "        if job._state is AVAILABLE:\n            self.withdraw(job, Reason.EXPIRED)",
+        "        if job._state is RUNNING:\n            self.withdraw(job, Reason.EXPIRED)",
         (
             "_engine/dispatch.py",
             "expired, more.expiry = engine.clock() >= more.expiry, None",
@@ -290,7 +290,7 @@ BUGS = (
         "P15",
         "One job that swallows its cancellation keeps the process alive.",
         STOP,
-        "            engine.send_cancel(job)\n        await self._until_ended(limit / 2)\n        for job in self._left():\n            engine.abandon(job)",
+        "            engine.send_cancel(job)\n        await self._until_ended(max(0.0, began + limit - engine.clock()))\n        for job in self._left():\n            engine.abandon(job)",
         "            engine.send_cancel(job)\n        await self._until_ended(60)\n        for job in self._left():\n            engine.abandon(job)",
     ),
     bug(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 import time
 
 import pytest
 
 from bgruntime import JobTimedOut, Retry, Runtime, current_job, task
-from bgruntime.extend import AttemptAbandoned
+from bgruntime.extend import AttemptAbandoned, ports
 
 from .steps import Gate, turns, until, word
 from .test_p09_one_outcome import Stubborn
@@ -473,5 +474,35 @@ def test_p10_an_abandoned_attempt_is_reported_with_its_stack(run, clock):
             assert [event.job.id for event in heard] == [job.id]
             assert "let_go.wait" in heard[0].stack
             body.let_go.set()
+
+    run(main)
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_p10_a_fault_of_the_clock_costs_no_deadline(run, clock, calls):
+    """Where a reading fails while deadlines are looked at, each timeout is declared all the same."""
+
+    async def main():
+        heard, left = [], [0]
+
+        def monotonic():
+            if left[0]:
+                left[0] -= 1
+                if not left[0]:
+                    raise OSError("no clock")
+            return clock.monotonic()
+
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
+        with ports.use(dataclasses.replace(clock.ports, monotonic=monotonic)):
+            async with Runtime() as rt:
+                jobs = [await rt.submit(task(timeout=5 + n)(Gate().hold)) for n in range(3)]
+                await until(lambda: all(word(job.state) == "running" for job in jobs))
+                left[0] = calls
+                await clock.advance(5)
+                left[0] = 0
+                await clock.advance(5)
+                for job in jobs:
+                    assert isinstance(job.exception(), JobTimedOut)
+        assert len(heard) <= 1
 
     run(main)

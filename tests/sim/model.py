@@ -78,12 +78,12 @@ class Model:
         return [job for job in self.jobs if job.state in states]
 
     def has_room(self, script: Script) -> bool:
-        """A job that can start at once needs no room; the others wait within the size."""
+        """A job that can start at once needs no room; the others wait in it, beyond the free slots."""
         free = 0 if self.paused else max(0, self.concurrency - len(self.in_state("running")))
         waiting, later = len(self.in_state("available")), len(self.in_state("scheduled", "retryable"))
         if not script.delay and free > waiting:
             return True
-        return max(0, waiting - free) + later < self.size
+        return waiting + later - free < self.size
 
     def submit(self, script: Script) -> bool:
         """Whether it was accepted."""

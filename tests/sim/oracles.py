@@ -150,20 +150,22 @@ def goes_before(other: Call, call: Call) -> bool:
 
 
 def check_queue_size(world: World, accepted: Call) -> None:
-    """P03: no more jobs wait than the queue may hold beyond the free slots.
+    """P03: no more jobs wait than the queue may hold beyond the free slots, where none starts at once.
 
     Who had to wait for room was given it a little earlier, and slots that were free then may
     be taken by now.
     """
     queue = accepted.queue
-    waiting = sum(
-        call.queue == queue
+    states = [
+        call.state
+        for call in world.calls
+        if call.queue == queue
         and call.accepted == 1
         and call.state in ("available", "scheduled", "retryable")
         and not (call.owner is not None and call.fan is not None)
         and not call.started
-        for call in world.calls
-    )
+    ]
+    waiting = len(states)
     stats = world.rt.stats()
     free = max(0, stats.concurrency - stats.running)
     line = stats.queues[queue]
@@ -171,6 +173,8 @@ def check_queue_size(world: World, accepted: Call) -> None:
         free = min(free, max(0, line.concurrency - line.running))
     if accepted.asked_at_step != world.loop.steps:
         free = world.concurrency
+    if accepted.state == "available" and states.count("available") <= free:
+        return
     if waiting > world.queue_size[queue] + free:
         world.violate("P03", f"{waiting} wait in {queue}: size {world.queue_size[queue]}, {free} slots free")
 

@@ -182,3 +182,33 @@ except KeyboardInterrupt:
             child.communicate()
     assert out == "cleaned\ninterrupted\n"
     assert err == ""
+
+
+SWALLOWS = """
+import asyncio, bgruntime, bgruntime._run
+bgruntime._run.LET_GO_SECONDS = 0.2
+
+async def swallow():
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+async def main():
+    global task
+    task = asyncio.create_task(swallow(), name="stubborn")
+    other = asyncio.create_task(asyncio.sleep(3600))
+    await asyncio.sleep(0)
+    return "done"
+
+print(bgruntime.run(main))
+"""
+
+
+def test_run_does_not_hang_on_a_task_that_swallows_its_cancellation_and_names_it():
+    done = python(SWALLOWS, timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["done"]
+    assert "task stubborn would not end and was left alone" in done.stderr
+    assert "Task was destroyed" not in done.stderr

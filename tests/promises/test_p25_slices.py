@@ -1,0 +1,70 @@
+"""P25: what concerns very many jobs at once is done in slices, between which the loop turns."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+from bgruntime import JobInterrupted, Runtime, task
+
+from .steps import Gate, turns, until
+
+
+class Turns:
+    """Counts how often the loop turns."""
+
+    def __init__(self):
+        self.count = 0
+        self._task = asyncio.ensure_future(self._turn())
+
+    async def _turn(self):
+        while True:
+            self.count += 1
+            await asyncio.sleep(0)
+
+    async def end(self):
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+def test_p25_a_stop_interrupts_many_queued_jobs_in_slices_and_starts_none_of_them(run):
+    async def main():
+        gate, late = Gate(), Gate()
+        async with Runtime(concurrency=1) as rt:
+            running = await rt.submit(gate.hold)
+            await until(lambda: gate.started)
+            jobs = [rt.submit_nowait(late.note, number) for number in range(2_000)]
+            seen = Turns()
+            await turns(2)
+            before = seen.count
+            report = await rt.stop(drain=0, cancel=2, close=1)
+            turned = seen.count - before
+            await seen.end()
+            assert turned > 10, f"the loop turned {turned} times while 2,000 jobs were interrupted"
+            assert len(report.cancelled) == 2_001
+            assert report.lost == report.completed == report.stuck == ()
+            assert all(isinstance(job.exception(), JobInterrupted) for job in (running, *jobs))
+        assert late.started == []
+        assert len(gate.cancelled) == 1
+
+    run(main)
+
+
+def test_p25_many_jobs_that_need_a_thread_are_set_aside_in_slices(run):
+    async def main():
+        release, gate = threading.Event(), Gate()
+        plain = task(release.wait)
+        async with Runtime(concurrency=10, threads=1) as rt:
+            first = rt.submit_nowait(plain)
+            await until(lambda: rt.stats().threads_in_use == 1)
+            jobs = [rt.submit_nowait(plain) for _ in range(2_000)]
+            behind = rt.submit_nowait(gate.note, "behind")
+            seen = Turns()
+            await until(lambda: gate.started)
+            await seen.end()
+            assert seen.count >= 2_000 // 256
+            release.set()
+            assert [await job for job in (first, *jobs)] == [True] * 2_001
+            assert await behind == "behind"
+
+    run(main)
