@@ -176,15 +176,15 @@ def pump(engine: Supervisor) -> None:
 
     Called from the loop and from the end of an attempt, whose slot is so used again at once.
     """
+    turns, eager = engine.turns, engine.eager
+    begins_by = _FOREVER if eager or not (turns or engine.owed) else engine.clock() + BEGINS_WITHIN
     engine.pumping = None  # neither idle nor scheduled: whoever ends inside must not come here again
     if engine.owed:
         _start_owed(engine)
-    turns = engine.turns
     left = STARTS_PER_TURN
     until = _FOREVER
-    plain, eager = engine.plain_tasks, engine.eager
+    plain = engine.plain_tasks
     loop, live = engine.loop, engine.live
-    begins_by = _FOREVER if eager else engine.clock() + BEGINS_WITHIN
     while engine.in_use < engine.limit:
         if engine.resuming and resume_one(engine):
             continue

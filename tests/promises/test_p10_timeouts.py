@@ -495,8 +495,9 @@ def test_p10_a_fault_of_the_clock_costs_no_deadline(run, clock, calls):
         asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context))
         with ports.use(dataclasses.replace(clock.ports, monotonic=monotonic)):
             async with Runtime() as rt:
-                jobs = [await rt.submit(task(timeout=5 + n)(Gate().hold)) for n in range(3)]
-                await until(lambda: all(word(job.state) == "running" for job in jobs))
+                gates = [Gate() for _ in range(3)]
+                jobs = [await rt.submit(task(timeout=5 + n)(gate.hold)) for n, gate in enumerate(gates)]
+                await until(lambda: all(gate.started for gate in gates))
                 left[0] = calls
                 await clock.advance(5)
                 left[0] = 0
