@@ -466,9 +466,9 @@ class Supervisor:
         if deadline < self.deadline_at:
             self.arm(deadline)
 
-    def arm(self, deadline: float) -> None:
-        """Have `check_deadlines` run at *deadline*, the earliest there is."""
-        delay = max(0.0, deadline - self.clock())
+    def arm(self, deadline: float, now: float | None = None) -> None:
+        """Have `check_deadlines` run at *deadline*, the earliest there is; it is *now*, if that is known."""
+        delay = max(0.0, deadline - (self.clock() if now is None else now))
         if self._deadline_timer is not None:
             self._deadline_timer.cancel()
         self.deadline_at = deadline
@@ -486,7 +486,7 @@ class Supervisor:
         One timer for the earliest and a scan of what runs: a timer each would cost ten times as much.
         """
         self._deadline_timer = None
-        self.deadline_at = float("-inf")  # nobody arms the timer while this runs
+        now, self.deadline_at = self.deadline_at, float("-inf")  # nobody arms the timer while this runs
         try:
             now = self.clock()
             for job in [job for job in self.live if job._deadline <= now]:
@@ -496,7 +496,7 @@ class Supervisor:
             self.deadline_at = FOREVER
             following = min((job._deadline for job in self.live), default=FOREVER)
             if following < FOREVER:
-                self.arm(following)
+                self.arm(following, now)
         if self.pumping is False:
             self.kick()
 
