@@ -45,14 +45,6 @@ BUGS = (
         "self.later + room.jobs - free <= self.size + 1",
     ),
     bug(
-        "a_free_slot_lets_any_number_of_scheduled_jobs_in",
-        "P03",
-        "A job that waits for a time does not use the slot that is free now, and the next one sees it too.",
-        DISPATCH,
-        "if not room.later and free - self.waiting - self.reserved >= room.jobs:",
-        "if free - self.waiting - self.reserved >= room.jobs:",
-    ),
-    bug(
         "two_queues_count_on_the_same_slots",
         "P03",
         "Each of them lets jobs in for a slot that only one can have.",

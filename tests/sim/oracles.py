@@ -171,12 +171,24 @@ def check_queue_size(world: World, accepted: Call) -> None:
     line = stats.queues[queue]
     if line.concurrency is not None:
         free = min(free, max(0, line.concurrency - line.running))
+    free = max(0, free - about_to_start(world, besides=queue))
     if accepted.asked_at_step != world.loop.steps:
         free = world.concurrency
     if accepted.state == "available" and states.count("available") <= free:
         return
     if waiting > world.queue_size[queue] + free:
         world.violate("P03", f"{waiting} wait in {queue}: size {world.queue_size[queue]}, {free} slots free")
+
+
+def about_to_start(world: World, *, besides: str) -> int:
+    """How many jobs of other queues take a free slot for certain: none of those that may lack a thread."""
+    found = 0
+    for name, line in world.rt.stats().queues.items():
+        if name != besides and not line.paused:
+            plain = line.waiting - sum(call.threaded and call.state == "available" for call in world.calls)
+            most = plain if line.concurrency is None else min(plain, line.concurrency - line.running)
+            found += max(0, most)
+    return found
 
 
 # At rest ----------------------------------------------------------------------------------
