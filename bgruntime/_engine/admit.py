@@ -228,8 +228,13 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
             line.waiting -= 1
     finally:
         line.waiting = waiting
-    for job in dropped:
-        engine.withdraw(job, "dropped")
+    line.take(room)  # for the caller: the end of a job may bring in another one at once
+    try:
+        for job in dropped:
+            if job._state is AVAILABLE:  # else the end of one before has ended it
+                engine.withdraw(job, "dropped")
+    finally:
+        line.give(room)
 
 
 async def wait_for_room(engine: Supervisor, entry: Entry, jobs: int = 1, limit: float | None = None) -> None:
