@@ -25,8 +25,8 @@ BUGS = (
         "if job._task is None or self._in_thread(job):",
         (
             SUPERVISE,
-            "        if job._task is not None and job._task.done():\n            self.reap(job)\n        elif job._stop is None:",
-            "        if job._stop is None:",
+            "        if job._task is not None and job._task.done():\n            self.reap(job)\n        elif job._started is None",
+            "        if job._started is None",
         ),
     ),
     bug(
@@ -128,9 +128,8 @@ BUGS = (
         "P09",
         "A shutdown overwrites the timeout that came first, and the job is not the failure it was.",
         STOP,
-        "            engine.ask_to_stop(job, job._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED))\n"
-        "            job._deadline",
-        "            engine.ask_to_stop(job, Stop(Outcome.INTERRUPTED, INTERRUPTED))\n            job._deadline",
+        "            if job._stop is None:  # else it was cancelled before, and cleans up\n                engine",
+        "            if True:\n                engine",
     ),
     bug(
         "overlapping_attempts_after_a_timeout",

@@ -20,10 +20,10 @@ BUGS = (
         "P11",
         "A job that needs all of its time is called off just before its end.",
         SUPERVISE,
-        "        for job in [job for job in self.live if job._deadline <= now]:\n"
-        "            if job in self.live and job._deadline <= now:",
-        "        for job in [job for job in self.live if job._deadline <= now + 0.0005]:\n"
-        "            if job in self.live and job._deadline <= now + 0.0005:",
+        "            for job in [job for job in self.live if job._deadline <= now]:\n"
+        "                if job in self.live and job._deadline <= now:",
+        "            for job in [job for job in self.live if job._deadline <= now + 0.0005]:\n"
+        "                if job in self.live and job._deadline <= now + 0.0005:",
     ),
     bug(
         "timers_without_a_bound_per_turn",
@@ -71,7 +71,7 @@ BUGS = (
         "P10",
         "After the first timeout there are no more timeouts.",
         SUPERVISE,
-        "        if following < FOREVER:\n            self.arm(following)\n",
+        "            if following < FOREVER:\n                self.arm(following)\n",
         "",
     ),
     bug(
@@ -95,8 +95,8 @@ BUGS = (
         "P10",
         "A start without an eager task forgets the timeout.",
         "_engine/attempt.py",
-        "if not engine.eager and job._stop is None and timeout is not None:",
-        "if engine.eager and job._stop is None and timeout is not None:",
+        "    if not engine.eager and job._stop is None:\n        job._deadline = FOREVER\n        if timeout",
+        "    if not engine.eager and job._stop is None:\n        job._deadline = FOREVER\n        if engine.eager and timeout",
     ),
     bug(
         "deadline_of_the_attempt_before",
@@ -111,7 +111,7 @@ BUGS = (
         "P26",
         "An hour's step of the clock times out everything at once.",
         SUPERVISE,
-        "        now = self.clock()\n        for job in [job for job in self.live",
-        "        now = self.ports.time() - 1_700_000_000.0\n        for job in [job for job in self.live",
+        "        now = self.clock()\n        try:\n            for job in [job for job in self.live",
+        "        now = self.ports.time() - 1_700_000_000.0\n        try:\n            for job in [job for job in self.live",
     ),
 )
