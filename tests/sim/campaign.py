@@ -1,5 +1,5 @@
 """
-Many seeds on several processes: ``python -m tests.sim.campaign 20000 --processes 2``.
+Many seeds on several processes: ``python -m tests.sim.campaign 20000``.
 
 Prints how many seeds failed, the first failures, seeds per second, and a digest that must be
 the same in every process and on every machine. Exits with 1 if a seed failed. With ``--seconds``
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
+import os
 import sys
 import time
 import warnings
@@ -114,7 +115,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("seeds", type=int, nargs="?", default=1000)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--policy", default="soft")
     parser.add_argument("--only", type=int, help="replay this seed")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin none after so long")
