@@ -324,6 +324,11 @@ async def wait_a_little(call: Call) -> int:
     return call.number
 
 
+def refused_inside(call: Call) -> None:
+    """P04: the jobs of a fan-out inside a job need no room, or it might wait for itself."""
+    call.world.violate("P04", f"there is no room for its own fan-out: {call}")
+
+
 @body
 async def map_inside(call: Call) -> int:
     fan = new_fan(call.world, call, "map", 3, limit=2)
@@ -332,6 +337,8 @@ async def map_inside(call: Call) -> int:
             await call.world.rt.map(work, fan.calls, limit=2)
     except (Boom, RuntimeClosed):
         pass
+    except QueueFull:
+        refused_inside(call)
     return call.number
 
 
@@ -343,6 +350,8 @@ async def gather_inside(call: Call) -> int:
             await call.world.rt.gather(*(work.bind(child) for child in fan.calls))
     except (Boom, RuntimeClosed):
         pass
+    except QueueFull:
+        refused_inside(call)
     return call.number
 
 
@@ -356,6 +365,8 @@ async def group_inside(call: Call) -> int:
                     child.job = await group.submit(work, child, luggage=packed(child))
     except* (Boom, RuntimeClosed):
         pass
+    except* QueueFull:
+        refused_inside(call)
     return call.number
 
 
