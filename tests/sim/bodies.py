@@ -266,6 +266,7 @@ async def stop_iteration(call: Call) -> None:
 @body
 async def submit_and_wait(call: Call) -> int:
     child, chosen = new_call(call, "submit")
+    asked_at = call.world.loop.steps
     try:
         child.job = await call.world.rt.submit(chosen, child, luggage=packed(child))
     except (QueueFull, RuntimeClosed):
@@ -274,6 +275,9 @@ async def submit_and_wait(call: Call) -> int:
     except asyncio.CancelledError:
         child.withdrawn = True
         raise
+    finally:
+        if call.world.loop.steps != asked_at:
+            call.world.violate("P04", f"a job waits for room, which it may have to make itself: {call}")
     with call.waiting():
         await child.job.wait()
     return call.number

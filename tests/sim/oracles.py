@@ -186,11 +186,20 @@ def at_rest(world: World) -> None:
             check_declared_in_time(call)
         if call.state in ("scheduled", "retryable") and world.now > call.wakes_at + BLINK:
             world.violate("P06", f"its time came {world.now - call.wakes_at:.3f} s ago: {call}")
+        if world.wait_limit is not None and call.waits_for_room:
+            check_room_in_time(call, world.wait_limit)
     for fan in world.fans:
         check_fell_together(world, fan)
     if not world.stopping and not world.loop.threads:
         check_no_idle_slot(world)
         check_no_idle_room(world)
+
+
+def check_room_in_time(call: Call, limit: float) -> None:
+    """P03: nobody waits for room longer than the limit says."""
+    late = call.world.now - call.asked_at - limit
+    if late > call.world.stalled + BLINK:
+        call.world.violate("P03", f"it has waited for room {late:.3f} s longer than it may: {call}")
 
 
 def check_cancelled_in_time(call: Call) -> None:

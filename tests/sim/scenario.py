@@ -74,12 +74,13 @@ def build(world: World) -> None:
     overflow: Any = chance.choice(["wait", "wait", "wait", "reject", "drop_oldest"])
     world.drops, world.waits = overflow == "drop_oldest", overflow == "wait"
     world.observed = chance.random() < 0.6
+    world.wait_limit = chance.choice([None, None, 1.0])
     world.witness = Witness(world)
     world.rt = Runtime(
         concurrency=world.concurrency,
         queue_size=size,
         overflow=overflow,
-        wait_limit=chance.choice([None, None, 1.0]),
+        wait_limit=world.wait_limit,
         queues=[Queue("side", concurrency=world.limits["side"], size=world.queue_size["side"])],
         threads=world.threads,
         observers=[world.witness] if world.observed else [],

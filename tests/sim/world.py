@@ -89,7 +89,7 @@ class Call:
         self.has_returned = False
         self.free_at = FOREVER  # when the function of a thread really ended
         # What the clients did.
-        self.asked_at_step = world.loop.steps
+        self.asked_at_step, self.asked_at = world.loop.steps, world.now
         self.withdrawn = self.refused = False
         self.cancelled_at = FOREVER
         self.cancelled_before_start = False
@@ -273,6 +273,7 @@ class World:
         self.closed_to_all = False
         self.fans: list[Fan] = []
         self.drops = self.waits = False
+        self.wait_limit: float | None = None
         self.witness: Any = None
         self.over = False  # bodies that never end may end now
         self.stalled = 0.0
