@@ -34,6 +34,7 @@ from tests.sim.world import FOREVER, Call, Fan, World, submitted_by
 
 Operation = Callable[[World], Awaitable[None]]
 KINDS = (*BODIES, *BODIES, *NESTING, *THREADS)
+MOSTLY_THREADS = (*BODIES, *NESTING, *(8 * tuple(THREADS)))
 REFUSALS = (QueueFull, RuntimeClosed)
 ENDS = (Boom, JobCancelled, JobDiscarded, JobExited, JobTimedOut, TimeoutError, RuntimeError, Cancel)
 
@@ -55,9 +56,13 @@ async def client(world: World) -> None:
 
 
 def new_call(world: World, way: str, kinds: tuple[str, ...] = KINDS) -> tuple[Call, Task[..., Any]]:
+    if kinds is KINDS and world.likes_threads:
+        kinds = MOSTLY_THREADS
     call = world.call(world.chance.choice(kinds), way)
     submitted_by.set(-call.number)
     if call.threaded:
+        if world.likes_threads:
+            call.pace = max(call.pace, 0.5)
         return call, tasked(call, work_in_thread)
     return call, with_some_options(call, tasked(call, world.chance.choice(ASYNC_TASKS)))
 

@@ -327,7 +327,8 @@ def explain(call: Call) -> None:
         case "completed":
             if not call.has_returned or job.result() != call.number:
                 world.violate("P09", f"completed, but its body did not return that: {call}")
-            if call.cancels_seen and call.cancelled_at <= call.cancel_seen_at and not world.stopping:
+            asked_before = call.cancelled_at < world.stopping_since
+            if call.cancels_seen and call.cancelled_at <= call.cancel_seen_at and asked_before:
                 world.violate("P09", f"completed with a late value, after it was cancelled: {call}")
         case "discarded":
             explain_discarded(call, error)
@@ -370,18 +371,19 @@ def explain_discarded(call: Call, error: BaseException | None) -> None:
 def check_all_attempts_used(call: Call) -> None:
     job = call.job
     assert job is not None
-    if job.attempt < call.max_attempts and not call.world.stopping:
+    if job.attempt < call.max_attempts:
         call.world.violate("P08", f"discarded after {job.attempt} of {call.max_attempts} attempts: {call}")
 
 
 def was_stopped(call: Call) -> bool:
     world = call.world
+    assert call.job is not None
     return (
         call.cancelled_at < FOREVER
         or call.stops_itself
         or not call.left_to_itself
         or call.expires_in < FOREVER
-        or world.stopping
+        or call.job.reason == "interrupted"
         or world.drops
         or call.withdrawn
     )

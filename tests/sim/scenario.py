@@ -68,6 +68,8 @@ async def scenario() -> None:
 def build(world: World) -> None:
     chance = world.chance
     world.concurrency, world.threads = chance.randint(1, 3), chance.randint(1, 2)
+    if world.likes_threads:
+        world.concurrency = 3
     world.limits = {"side": chance.randint(1, 2)}
     size = chance.randint(1, 4)
     world.queue_size = {"default": size, "side": chance.randint(1, 3)}
@@ -115,7 +117,8 @@ async def own(world: World, reports: list[Any]) -> None:
             try:
                 await ending(world, reports)
             finally:
-                world.stopping = world.quiet = True
+                world.begin_to_stop()
+                world.quiet = True
     except Ended:
         pass
     world.closed_to_all = True
@@ -151,7 +154,7 @@ async def stop_twice(world: World, reports: list[Any]) -> None:
 
 
 async def timed_stop(world: World, reports: list[Any]) -> None:
-    world.stopping = True
+    world.begin_to_stop()
     drain, cancel = LIMITS
     began, stalled = world.now, world.stalled
     pending = [call for call in world.calls if call.job is not None and not call.over]
@@ -164,7 +167,7 @@ async def timed_stop(world: World, reports: list[Any]) -> None:
 
 async def fail(world: World, reports: list[Any]) -> None:
     await asyncio.sleep(world.chance.choice([0, 0.5, 2, 5]))
-    world.stopping = True
+    world.begin_to_stop()
     raise Ended
 
 
@@ -174,7 +177,7 @@ async def be_cancelled(world: World, reports: list[Any]) -> None:
     world.cancelled_clients.append(this)
 
     def cancel() -> None:
-        world.stopping = True
+        world.begin_to_stop()
         this.cancel()
 
     world.loop.call_later(world.chance.choice([0.5, 2, 5]), cancel)
@@ -190,7 +193,7 @@ async def stop_from_job(world: World, reports: list[Any]) -> None:
         job = await world.rt.submit(stopper)
     except Exception:  # the queue is full: so be it
         return
-    world.stopping = True
+    world.begin_to_stop()
     await job.wait()
 
 

@@ -268,12 +268,13 @@ class World:
         self.threadsafe: list[tuple[Call, list[Any]]] = []
         self.rt: Runtime
         self.observed = False
-        self.stopping = False
+        self.stopping_since = FOREVER
         self.quiet = False  # nothing is taken from outside any more
         self.closed_to_all = False
         self.fans: list[Fan] = []
         self.drops = self.waits = False
         self.wait_limit: float | None = None
+        self.likes_threads = loop.seed % 5 == 1
         self.witness: Any = None
         self.over = False  # bodies that never end may end now
         self.stalled = 0.0
@@ -283,6 +284,14 @@ class World:
     @property
     def now(self) -> float:
         return self.loop.time()
+
+    @property
+    def stopping(self) -> bool:
+        return self.stopping_since < FOREVER
+
+    def begin_to_stop(self) -> None:
+        """From now on the runtime may be stopping."""
+        self.stopping_since = min(self.stopping_since, self.now)
 
     def violate(self, promise: str, what: str) -> None:
         """Note that *promise* was broken; the next step fails the seed."""
