@@ -425,8 +425,8 @@ async def work_(call: Call, luggage: Luggage | None = None) -> Any:
 
 
 def work_in_thread_(call: Call, luggage: Luggage | None = None) -> Any:
+    call.free_at = UNKNOWN
     with call.attempt():
-        call.free_at = UNKNOWN
         try:
             call.returned = THREADS[call.kind](call)
         finally:

@@ -34,7 +34,6 @@ from tests.sim.world import FOREVER, Call, Fan, World, submitted_by
 
 Operation = Callable[[World], Awaitable[None]]
 KINDS = (*BODIES, *BODIES, *NESTING, *THREADS)
-MOSTLY_THREADS = (*BODIES, *NESTING, *(8 * tuple(THREADS)))
 REFUSALS = (QueueFull, RuntimeClosed)
 ENDS = (Boom, JobCancelled, JobDiscarded, JobExited, JobTimedOut, TimeoutError, RuntimeError, Cancel)
 
@@ -43,7 +42,7 @@ async def client(world: World) -> None:
     """One user of the runtime, for as long as it is open."""
     try:
         for _ in range(world.chance.randint(2, 6)):
-            await world.chance.choice(OPERATIONS)(world)
+            await world.chance.choice(WITH_THREADS if world.likes_threads else OPERATIONS)(world)
             if world.chance.random() < 0.3:
                 await asyncio.sleep(world.chance.choice([0, 0.1, 0.5, 1]))
     except RuntimeClosed:
@@ -56,13 +55,9 @@ async def client(world: World) -> None:
 
 
 def new_call(world: World, way: str, kinds: tuple[str, ...] = KINDS) -> tuple[Call, Task[..., Any]]:
-    if kinds is KINDS and world.likes_threads:
-        kinds = MOSTLY_THREADS
     call = world.call(world.chance.choice(kinds), way)
     submitted_by.set(-call.number)
     if call.threaded:
-        if world.likes_threads:
-            call.pace = max(call.pace, 0.5)
         return call, tasked(call, work_in_thread)
     return call, with_some_options(call, tasked(call, world.chance.choice(ASYNC_TASKS)))
 
@@ -154,6 +149,22 @@ async def submit_from_thread(world: World) -> None:
     world.threadsafe.append((call, futures))
     world.loop.spawn(knock)
     await asyncio.sleep(0.1)
+
+
+async def submit_threads(world: World) -> None:
+    """More plain functions at once than there are threads."""
+    calls = []
+    for _ in range(world.chance.randint(2, 5)):
+        call, chosen = new_call(world, "nowait", tuple(THREADS))
+        call.pace = max(call.pace, 0.5)
+        try:
+            call.job = world.rt.submit_nowait(chosen, call, luggage=packed(call))
+        except REFUSALS as exc:
+            refused(call, exc)
+        else:
+            calls.append(call)
+    if calls:
+        await use(calls[-1])
 
 
 def refused(call: Call, exc: BaseException) -> None:
@@ -440,3 +451,4 @@ OPERATIONS: tuple[Operation, ...] = (
     drain,
     rest,
 )
+WITH_THREADS: tuple[Operation, ...] = (*OPERATIONS, *(12 * [submit_threads]))
