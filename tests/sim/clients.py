@@ -163,8 +163,12 @@ async def submit_threads(world: World) -> None:
             refused(call, exc)
         else:
             calls.append(call)
-    if calls:
-        await use(calls[-1])
+    if not calls:
+        return
+    if world.chance.random() < 0.5:  # while it starts
+        await asyncio.sleep(0)
+        cancel(world.chance.choice(calls))
+    await use(calls[-1])
 
 
 def refused(call: Call, exc: BaseException) -> None:

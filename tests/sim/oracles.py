@@ -17,6 +17,7 @@ from bgruntime.extend import (
 )
 from tests.sim.world import BLINK, FOREVER, GRACE, HARD, UNKNOWN, Call, Fan, World
 
+NEWS = 0.2  # seconds in which the loop has surely heard of the end of a thread
 FINAL = ("completed", "cancelled", "discarded")
 
 
@@ -262,8 +263,10 @@ def check_no_idle_slot(world: World) -> None:
         return
     if world.may_hold() >= world.concurrency:
         return
+    lately = world.now - world.stalled - NEWS
+    a_thread_is_busy = any(lately <= other.free_at < FOREVER for other in world.calls)
     for call in world.calls:
-        if call.state != "available" or world.paused.get(call.queue) or call.threaded:
+        if call.state != "available" or world.paused.get(call.queue) or (call.threaded and a_thread_is_busy):
             continue
         limit = world.limits.get(call.queue)
         if limit is None or world.may_hold(call.queue) < limit:
@@ -335,6 +338,8 @@ def explain(call: Call) -> None:
         case _:
             if not isinstance(error, JobCancelled) or not was_stopped(call):
                 world.violate("P13", f"cancelled for no reason, {error!r}: {call}")
+            if job.reason == "interrupted" and call.cancelled_at < world.stopping_since:
+                world.violate("P09", f"interrupted, but it had been cancelled before: {call}")
             in_time = call.has_returned and call.returned_in_time and call.kind != "resourceful"
             if job.reason == "interrupted" and in_time and not call.threaded and call.cancelled_at == FOREVER:
                 world.violate("P09", f"it returned in time, and its value was dropped: {call}")
