@@ -1,8 +1,8 @@
 """
 The pytest plugin: the fixtures `runtime`, `clock` and `sim`, and the options that choose seeds.
 
-It is there as soon as bgruntime is installed. ``pytest --bgruntime-seed=7 path::test`` replays one seed, as ``BGRUNTIME_SEED=7`` does;
-``--bgruntime-seeds=20000`` runs so many.
+It is there as soon as bgruntime is installed. ``pytest --bgruntime-seed=7 path::test`` replays one
+seed, as ``BGRUNTIME_SEED=7`` does; ``--bgruntime-seeds=20000`` runs so many.
 """
 
 from __future__ import annotations

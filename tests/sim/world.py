@@ -101,7 +101,7 @@ class Call:
 
     @property
     def __dict__(self):
-        """What the look for secrets in arguments sees: it would go through the whole world, for each error."""
+        """What the look for secrets sees: else it would go through the whole world, for each error."""
         return {"number": self.number}
 
     def __repr__(self) -> str:
