@@ -48,6 +48,13 @@ step "all tests, $("$newest" -V)" in_venv "$newest" test -m pytest -q "${both_co
     step "simulation, $("$oldest" -V)" in_venv "$oldest" test -m pytest -q "${both_cores[@]}" -m "not slow" tests/sim
 step "development mode, $("$newest" -V)" in_venv "$newest" test -X dev -m pytest -q "${both_cores[@]}" -m "not slow" "${kernel[@]}"
 step "lowest versions, $("$oldest" -V)" in_venv "$oldest" lowest -m pytest -q "${both_cores[@]}" -m "not slow" "${kernel[@]}" tests/journal
+if [[ $newest == "$oldest" ]]; then
+    step "simulation, 20,000 seeds" in_venv "$newest" test -m tests.sim.campaign 20000 --seconds 150
+else
+    step "simulation, 10,000 seeds, $("$newest" -V)" in_venv "$newest" test -m tests.sim.campaign 10000 --seconds 75
+    step "simulation, 10,000 more, $("$oldest" -V)" in_venv "$oldest" test -m tests.sim.campaign 10000 --first 10000 --seconds 75
+fi
+step "planted bugs" in_venv "$newest" test -m tests.mutants --known
 step "600 kills" in_venv "$newest" test -m tests.kills.campaign --kills 300 --processes 1 3
 [[ $newest == "$oldest" ]] ||
     step "lowest versions, $("$newest" -V)" in_venv "$newest" lowest -m pytest -q "${both_cores[@]}" -m "not slow" "${kernel[@]}"

@@ -13,7 +13,7 @@ import structlog
 from tests.quiet import QuietRun
 
 if TYPE_CHECKING:
-    from tests.fake_clock import FakeClock
+    from bgruntime.testing import FakeClock
 
 LOOPS = {"stock": asyncio.new_event_loop}
 
@@ -34,11 +34,9 @@ def run(request: pytest.FixtureRequest) -> QuietRun:
 @pytest.fixture
 def clock() -> Iterator[FakeClock]:
     """A fake clock under the runtimes that are entered in this test: `await clock.advance(seconds)`."""
-    from bgruntime.extend import ports
-    from tests.fake_clock import FakeClock
+    from bgruntime.testing import FakeClock
 
-    fake = FakeClock()
-    with ports.use(fake.ports):
+    with FakeClock() as fake:
         yield fake
 
 

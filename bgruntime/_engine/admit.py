@@ -229,8 +229,13 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
             line.waiting -= 1
     finally:
         line.waiting = waiting
-    for job in dropped:
-        engine.withdraw(job, Reason.DROPPED)
+    line.take(room)  # for the caller: the end of a job may bring in another one at once
+    try:
+        for job in dropped:
+            if job._state is AVAILABLE:  # else the end of one before has ended it
+                engine.withdraw(job, Reason.DROPPED)
+    finally:
+        line.give(room)
     line.count_on_slots(engine, room)
 
 

@@ -92,7 +92,8 @@ class ManualSubmissions(Submissions):
 
         A job that failed and may be tried again waits for its time, and a scheduled one for its own.
         """
-        waiting = [one.job for one in self.all if str(one.job.state) in UNDER_WAY]
+        waiting = {one.job for one in self.all if str(one.job.state) in UNDER_WAY}
+        attempts = {one.job: one.job.attempt for one in self.all}
         for rt in self._runtimes:
             rt.resume()
         try:
@@ -101,8 +102,8 @@ class ManualSubmissions(Submissions):
         finally:
             for rt in self._runtimes:
                 rt.pause()
-        later = [one.job for one in self.all if one.job not in waiting and one.job.attempt]
-        return [job for job in [*waiting, *later] if str(job.state) not in UNDER_WAY]
+        jobs = [one.job for one in self.all]
+        return [job for job in jobs if job in waiting or job.attempt > attempts.get(job, 0)]
 
     async def _submit(self, real: Any, rt: Runtime, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         self._hold(rt)

@@ -9,7 +9,7 @@ import warnings
 
 import pytest
 
-from tests.fake_clock import FakeClock
+from bgruntime.testing import FakeClock
 from tests.quiet import Disturbance
 
 # ── run ──

@@ -160,8 +160,8 @@ BUGS = (
         "P06",
         "A parent whose children wait side by side holds a slot while one still waits.",
         SUPERVISE,
-        "if more.waits or more.retake",
-        "if more.retake",
+        "        if more.waits or more.retake is not None or goes_on:",
+        "        if more.retake is not None or goes_on:",
     ),
     bug(
         "cancelled_wait_goes_on_without_a_slot",

@@ -128,9 +128,8 @@ BUGS = (
         "P09",
         "A shutdown overwrites the timeout that came first, and the job is not the failure it was.",
         STOP,
-        "            if job._stop is None:  # else it was cancelled before, and cleans up\n"
-        "                engine.ask_to_stop(job, Stop(Outcome.INTERRUPTED, INTERRUPTED))\n            job._deadline",
-        "            engine.ask_to_stop(job, Stop(Outcome.INTERRUPTED, INTERRUPTED))\n            job._deadline",
+        "            if job._stop is None:  # else it was cancelled before, and cleans up\n                engine",
+        "            if True:\n                engine",
     ),
     bug(
         "overlapping_attempts_after_a_timeout",

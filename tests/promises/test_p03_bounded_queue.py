@@ -7,8 +7,13 @@ import asyncio
 import pytest
 
 from bgruntime import JobCancelled, Queue, QueueFull, Runtime, RuntimeClosed, task
+from bgruntime.extend import JobAccepted, JobSettled
 
 from .steps import Gate, turns, until, word
+
+
+async def collect(results):
+    return await results
 
 
 def waiting(rt):
@@ -279,6 +284,64 @@ def test_p03_drop_oldest_works_for_submit_nowait_and_keeps_the_size(run):
                     await job
             assert [await job for job in jobs[8:]] == [8, 9]
         assert gate.started == ["running", 8, 9]
+
+    run(main)
+
+
+def test_p03_the_next_item_of_a_map_does_not_slip_into_the_place_of_the_one_that_was_dropped(run):
+    async def main():
+        gate = Gate()
+        most = []
+
+        class Watch:
+            listens_to = (JobAccepted,)
+
+            def on_event(self, event):
+                most.append(rt.stats().waiting)
+
+        async with Runtime(concurrency=1, queue_size=2, overflow="drop_oldest", observers=[Watch()]) as rt:
+            jobs = [rt.submit_nowait(gate.hold, "running")]
+            await until(lambda: gate.started)
+            mapping = rt.map(task(gate.hold), ["a", "b", "c", "d"], limit=2, on_error="return")
+            collecting = asyncio.ensure_future(collect(mapping))
+            await until(lambda: len(waiting(rt)) == 2)
+            for number in range(4):
+                jobs.append(rt.submit_nowait(gate.hold, number))
+                await turns()
+            gate.open()
+            await collecting
+            for job in jobs:
+                await job.wait()
+        assert max(most) == 2
+
+    run(main)
+
+
+@pytest.mark.parametrize("room", [1, 2])
+def test_p03_a_map_that_ends_because_one_of_its_jobs_is_dropped_takes_each_away_once(run, room):
+    async def main():
+        gate, settled = Gate(), []
+
+        class Watch:
+            listens_to = (JobSettled,)
+
+            def on_event(self, event):
+                settled.append(event.job)
+
+        async with Runtime(concurrency=1, queue_size=2, overflow="drop_oldest", observers=[Watch()]) as rt:
+            first = rt.submit_nowait(gate.hold, "running")
+            await until(lambda: gate.started)
+            collecting = asyncio.ensure_future(collect(rt.map(task(gate.hold), ["a", "b"], limit=2)))
+            await until(lambda: len(waiting(rt)) == 2)
+            new = await rt.submit_many(gate.hold, [(number,) for number in range(room)])
+            with pytest.raises(JobCancelled, match="dropped"):
+                await collecting
+            gate.open()
+            for job in (first, *new):
+                await job
+            stats = rt.stats()
+            assert (stats.waiting, stats.scheduled, stats.retryable) == (0, 0, 0)
+        assert len(settled) == len(set(settled)) == 3 + room
 
     run(main)
 

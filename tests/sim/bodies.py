@@ -266,6 +266,7 @@ async def stop_iteration(call: Call) -> None:
 @body
 async def submit_and_wait(call: Call) -> int:
     child, chosen = new_call(call, "submit")
+    asked_at = call.world.loop.steps
     try:
         child.job = await call.world.rt.submit(chosen, child, luggage=packed(child))
     except (QueueFull, RuntimeClosed):
@@ -274,6 +275,9 @@ async def submit_and_wait(call: Call) -> int:
     except asyncio.CancelledError:
         child.withdrawn = True
         raise
+    finally:
+        if call.world.loop.steps != asked_at:
+            call.world.violate("P04", f"a job waits for room, which it may have to make itself: {call}")
     with call.waiting():
         await child.job.wait()
     return call.number
@@ -324,6 +328,11 @@ async def wait_a_little(call: Call) -> int:
     return call.number
 
 
+def refused_inside(call: Call) -> None:
+    """P04: the jobs of a fan-out inside a job need no room, or it might wait for itself."""
+    call.world.violate("P04", f"there is no room for its own fan-out: {call}")
+
+
 @body
 async def map_inside(call: Call) -> int:
     fan = new_fan(call.world, call, "map", 3, limit=2)
@@ -332,6 +341,8 @@ async def map_inside(call: Call) -> int:
             await call.world.rt.map(work, fan.calls, limit=2)
     except (Boom, RuntimeClosed):
         pass
+    except QueueFull:
+        refused_inside(call)
     return call.number
 
 
@@ -343,6 +354,8 @@ async def gather_inside(call: Call) -> int:
             await call.world.rt.gather(*(work.bind(child) for child in fan.calls))
     except (Boom, RuntimeClosed):
         pass
+    except QueueFull:
+        refused_inside(call)
     return call.number
 
 
@@ -356,6 +369,8 @@ async def group_inside(call: Call) -> int:
                     child.job = await group.submit(work, child, luggage=packed(child))
     except* (Boom, RuntimeClosed):
         pass
+    except* QueueFull:
+        refused_inside(call)
     return call.number
 
 
@@ -410,8 +425,8 @@ async def work_(call: Call, luggage: Luggage | None = None) -> Any:
 
 
 def work_in_thread_(call: Call, luggage: Luggage | None = None) -> Any:
+    call.free_at = UNKNOWN
     with call.attempt():
-        call.free_at = UNKNOWN
         try:
             call.returned = THREADS[call.kind](call)
         finally:

@@ -42,7 +42,7 @@ async def client(world: World) -> None:
     """One user of the runtime, for as long as it is open."""
     try:
         for _ in range(world.chance.randint(2, 6)):
-            await world.chance.choice(OPERATIONS)(world)
+            await world.chance.choice(WITH_THREADS if world.likes_threads else OPERATIONS)(world)
             if world.chance.random() < 0.3:
                 await asyncio.sleep(world.chance.choice([0, 0.1, 0.5, 1]))
     except RuntimeClosed:
@@ -149,6 +149,26 @@ async def submit_from_thread(world: World) -> None:
     world.threadsafe.append((call, futures))
     world.loop.spawn(knock)
     await asyncio.sleep(0.1)
+
+
+async def submit_threads(world: World) -> None:
+    """More plain functions at once than there are threads."""
+    calls = []
+    for _ in range(world.chance.randint(2, 5)):
+        call, chosen = new_call(world, "nowait", tuple(THREADS))
+        call.pace = max(call.pace, 0.5)
+        try:
+            call.job = world.rt.submit_nowait(chosen, call, luggage=packed(call))
+        except REFUSALS as exc:
+            refused(call, exc)
+        else:
+            calls.append(call)
+    if not calls:
+        return
+    if world.chance.random() < 0.5:  # while it starts
+        await asyncio.sleep(0)
+        cancel(world.chance.choice(calls))
+    await use(calls[-1])
 
 
 def refused(call: Call, exc: BaseException) -> None:
@@ -435,3 +455,4 @@ OPERATIONS: tuple[Operation, ...] = (
     drain,
     rest,
 )
+WITH_THREADS: tuple[Operation, ...] = (*OPERATIONS, *(12 * [submit_threads]))

@@ -17,6 +17,7 @@ from bgruntime.extend import (
 )
 from tests.sim.world import BLINK, FOREVER, GRACE, HARD, UNKNOWN, Call, Fan, World
 
+NEWS = 0.2  # seconds in which the loop has surely heard of the end of a thread
 FINAL = ("completed", "cancelled", "discarded")
 
 
@@ -202,11 +203,20 @@ def at_rest(world: World) -> None:
             check_declared_in_time(call)
         if call.state in ("scheduled", "retryable") and world.now > call.wakes_at + BLINK:
             world.violate("P06", f"its time came {world.now - call.wakes_at:.3f} s ago: {call}")
+        if world.wait_limit is not None and call.waits_for_room:
+            check_room_in_time(call, world.wait_limit)
     for fan in world.fans:
         check_fell_together(world, fan)
     if not world.stopping and not world.loop.threads:
         check_no_idle_slot(world)
         check_no_idle_room(world)
+
+
+def check_room_in_time(call: Call, limit: float) -> None:
+    """P03: nobody waits for room longer than the limit says."""
+    late = call.world.now - call.asked_at - limit
+    if late > call.world.stalled + BLINK:
+        call.world.violate("P03", f"it has waited for room {late:.3f} s longer than it may: {call}")
 
 
 def check_cancelled_in_time(call: Call) -> None:
@@ -269,8 +279,10 @@ def check_no_idle_slot(world: World) -> None:
         return
     if world.may_hold() >= world.concurrency:
         return
+    lately = world.now - world.stalled - NEWS
+    a_thread_is_busy = any(lately <= other.free_at < FOREVER for other in world.calls)
     for call in world.calls:
-        if call.state != "available" or world.paused.get(call.queue) or call.threaded:
+        if call.state != "available" or world.paused.get(call.queue) or (call.threaded and a_thread_is_busy):
             continue
         limit = world.limits.get(call.queue)
         if limit is None or world.may_hold(call.queue) < limit:
@@ -334,13 +346,16 @@ def explain(call: Call) -> None:
         case "completed":
             if not call.has_returned or job.result() != call.number:
                 world.violate("P09", f"completed, but its body did not return that: {call}")
-            if call.cancels_seen and call.cancelled_at <= call.cancel_seen_at and not world.stopping:
+            asked_before = call.cancelled_at < world.stopping_since
+            if call.cancels_seen and call.cancelled_at <= call.cancel_seen_at and asked_before:
                 world.violate("P09", f"completed with a late value, after it was cancelled: {call}")
         case "discarded":
             explain_discarded(call, error)
         case _:
             if not isinstance(error, JobCancelled) or not was_stopped(call):
                 world.violate("P13", f"cancelled for no reason, {error!r}: {call}")
+            if job.reason == "interrupted" and call.cancelled_at < world.stopping_since:
+                world.violate("P09", f"interrupted, but it had been cancelled before: {call}")
             in_time = call.has_returned and call.returned_in_time and call.kind != "resourceful"
             if job.reason == "interrupted" and in_time and not call.threaded and call.cancelled_at == FOREVER:
                 world.violate("P09", f"it returned in time, and its value was dropped: {call}")
@@ -377,18 +392,19 @@ def explain_discarded(call: Call, error: BaseException | None) -> None:
 def check_all_attempts_used(call: Call) -> None:
     job = call.job
     assert job is not None
-    if job.attempt < call.max_attempts and not call.world.stopping:
+    if job.attempt < call.max_attempts:
         call.world.violate("P08", f"discarded after {job.attempt} of {call.max_attempts} attempts: {call}")
 
 
 def was_stopped(call: Call) -> bool:
     world = call.world
+    assert call.job is not None
     return (
         call.cancelled_at < FOREVER
         or call.stops_itself
         or not call.left_to_itself
         or call.expires_in < FOREVER
-        or world.stopping
+        or call.job.reason == "interrupted"
         or world.drops
         or call.withdrawn
     )

@@ -35,7 +35,7 @@ def project(tmp_path: Path) -> Path:
 
 def run_pytest(project: Path, *args: str, **env: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "bgruntime.testing._plugin", "-p", "no:cacheprovider", *args],
+        [sys.executable, "-m", "pytest", "-p", "bgruntime.testing.plugin", "-p", "no:cacheprovider", *args],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **env},
         capture_output=True,

@@ -89,7 +89,7 @@ class Call:
         self.has_returned = False
         self.free_at = FOREVER  # when the function of a thread really ended
         # What the clients did.
-        self.asked_at_step = world.loop.steps
+        self.asked_at_step, self.asked_at = world.loop.steps, world.now
         self.withdrawn = self.refused = False
         self.cancelled_at = FOREVER
         self.cancelled_before_start = False
@@ -98,6 +98,11 @@ class Call:
         self.stops_itself = False
         self.asker = asyncio.current_task()
         self.returned_in_time = False
+
+    @property
+    def __dict__(self):
+        """What the look for secrets sees: else it would go through the whole world, for each error."""
+        return {"number": self.number}
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.number} by {self.way} on {self.queue}, {self.runs} runs, {self.job!r}>"
@@ -263,11 +268,13 @@ class World:
         self.threadsafe: list[tuple[Call, list[Any]]] = []
         self.rt: Runtime
         self.observed = False
-        self.stopping = False
+        self.stopping_since = FOREVER
         self.quiet = False  # nothing is taken from outside any more
         self.closed_to_all = False
         self.fans: list[Fan] = []
         self.drops = self.waits = False
+        self.wait_limit: float | None = None
+        self.likes_threads = loop.seed % 5 == 1
         self.witness: Any = None
         self.over = False  # bodies that never end may end now
         self.stalled = 0.0
@@ -277,6 +284,14 @@ class World:
     @property
     def now(self) -> float:
         return self.loop.time()
+
+    @property
+    def stopping(self) -> bool:
+        return self.stopping_since < FOREVER
+
+    def begin_to_stop(self) -> None:
+        """From now on the runtime may be stopping."""
+        self.stopping_since = min(self.stopping_since, self.now)
 
     def violate(self, promise: str, what: str) -> None:
         """Note that *promise* was broken; the next step fails the seed."""

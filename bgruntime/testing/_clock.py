@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from bgruntime.extend import ports
 
@@ -48,9 +49,10 @@ class Timer:
 class FakeClock:
     """Time for a runtime, in the hands of a test: `await clock.advance(5)`.
 
-    It drives the runtime's timers and both its clocks. It does not drive `asyncio.sleep`, nor threads:
-    for those wait for a fact, not for a time. Chance is seeded, so that a backoff is the same in
-    every run.
+    Runtimes that are entered inside ``with FakeClock() as clock:`` (or `ports.use(clock.ports)`) take
+    their time from it: retries, delays, timeouts, schedules. It does not drive `asyncio.sleep`, nor
+    threads: for those wait for a fact, not for a time. Chance is seeded, so that a backoff is the same
+    in every run.
     """
 
     def __init__(self, *, monotonic: float = 1000.0, wall: float = 1_700_000_000.0) -> None:
@@ -65,6 +67,14 @@ class FakeClock:
             random=random.Random(0),
             call_later=self.call_later,
         )
+
+    def __enter__(self) -> Self:
+        self._in_use = ports.use(self.ports)
+        self._in_use.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._in_use.__exit__(*exc_info)
 
     def monotonic(self) -> float:
         """Seconds on the clock that never goes back."""
