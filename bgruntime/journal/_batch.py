@@ -96,6 +96,8 @@ class Batch:
 
     accepts: list[Accept] = field(default_factory=list[Accept])
     updates: list[Row] = field(default_factory=list[Row])
+    completed: list[Any] = field(default_factory=list[Any])  # entries of which nothing is kept
+    fences: list[Row] = field(default_factory=list[Row])  # key, run and owner of each of them
     endings: list[Ending] = field(default_factory=list[Ending])
     step: Step | None = None
     marked: list[Any] = field(default_factory=list[Any])  # the entries that the updates are of
@@ -105,7 +107,9 @@ class Batch:
     poisoned: list[BaseException] = field(default_factory=list[BaseException])
 
     def __bool__(self) -> bool:
-        return bool(self.accepts or self.updates or self.checks or self.endings or self.step)
+        return bool(
+            self.accepts or self.updates or self.checks or self.fences or self.endings or self.step
+        )
 
 
 def prepare(batch: Batch) -> None:
@@ -143,6 +147,8 @@ def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
         batch.late += len(batch.updates) - written
     for check in batch.checks:
         check.written = connection.execute(UPDATE_JOB, check.row).rowcount == 1
+    if batch.fences:
+        batch.late += len(batch.fences) - connection.executemany(DELETE_JOB, batch.fences).rowcount
     if batch.endings:
         _write_endings(connection, batch)
 
@@ -179,6 +185,7 @@ def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
         accept.error = _alone(connection, Batch(accepts=[accept]))
     parts = [Batch(updates=[update]) for update in batch.updates]
     parts += [Batch(checks=[check]) for check in batch.checks]
+    parts += [Batch(fences=batch.fences)] if batch.fences else []
     parts += [Batch(endings=[ending]) for ending in batch.endings]
     for part in parts:
         error = _alone(connection, part)
