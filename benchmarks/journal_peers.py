@@ -126,15 +126,16 @@ def raw(folder: Path, jobs: int, rows: int) -> Took:
     path = folder / "raw.db"
     asyncio.run(make(path))
     text = json.dumps({"number": 0, "text": TEXT})
-    row = (None, 0, "work", text, None, 0, 1, None, 0, None)
+    row = (None, 0, "work", text, None, 0, None, 0, None)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         for pragma in ("synchronous=FULL", "cell_size_check=ON", "secure_delete=OFF"):
             connection.execute(f"PRAGMA {pragma}")
+        insert = INSERT_JOB.format(owner=1)
         began = time.perf_counter()
         for first in range(0, jobs, rows):
             connection.execute("BEGIN IMMEDIATE")
             numbers = range(first, min(first + rows, jobs))
-            connection.executemany(INSERT_JOB, [(number, f"{number:032x}", *row[1:]) for number in numbers])
+            connection.executemany(insert, [(number, f"{number:032x}", *row[1:]) for number in numbers])
             connection.execute("COMMIT")
         accepted = time.perf_counter()
         done = connection.execute("SELECT count(*) FROM job").fetchone()[0]

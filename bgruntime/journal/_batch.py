@@ -13,7 +13,7 @@ from ._traces import Trace
 INSERT_JOB = """
 INSERT INTO job(key, id, given, task, args, options, state, owner, run, attempt, crashes, due_ms,
                 created_ms, origin)
-VALUES(?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0, ?, ?, ?) ON CONFLICT(key) DO NOTHING"""
+VALUES(?, ?, ?, ?, ?, ?, ?, {owner:d}, 1, 0, 0, ?, ?, ?) ON CONFLICT(key) DO NOTHING"""
 UPDATE_JOB = """
 UPDATE job SET state = ?1, started = max(started, ?1 = 2), attempt = ?2, due_ms = ?3, errors = ?4
 WHERE key = ?5 AND run = ?6 AND owner = ?7"""
@@ -92,8 +92,9 @@ class Check:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One commit."""
+    """One commit, by the process that is `owner` in the file."""
 
+    owner: int = 0
     accepts: list[Accept] = field(default_factory=list[Accept])
     updates: list[Row] = field(default_factory=list[Row])
     completed: list[Any] = field(default_factory=list[Any])  # entries of which nothing is kept
@@ -137,7 +138,8 @@ def fill(connection: sqlite3.Connection, batch: Batch) -> None:
 
 def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
     if batch.accepts:
-        connection.executemany(INSERT_JOB, [row for accept in batch.accepts for row in accept.rows])
+        insert = INSERT_JOB.format(owner=batch.owner)
+        connection.executemany(insert, [row for accept in batch.accepts for row in accept.rows])
         for accept in batch.accepts:
             if accept.then is not None:
                 connection.executemany(*accept.then)
@@ -182,7 +184,7 @@ def _write_records(connection: sqlite3.Connection, endings: Sequence[Ending]) ->
 
 def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
     for accept in batch.accepts:
-        accept.error = _alone(connection, Batch(accepts=[accept]))
+        accept.error = _alone(connection, Batch(batch.owner, [accept]))
     parts = [Batch(updates=[update]) for update in batch.updates]
     parts += [Batch(checks=[check]) for check in batch.checks]
     parts += [Batch(fences=batch.fences)] if batch.fences else []

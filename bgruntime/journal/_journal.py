@@ -253,7 +253,6 @@ class Journal(Shelf):
             payload.text,
             options,
             int(entry.state),
-            self._ledger.owner,
             entry.due_ms,
             entry.created_ms,
             entry.origin,

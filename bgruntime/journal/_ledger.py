@@ -139,7 +139,7 @@ class Ledger:
 
     def take(self) -> Batch:
         """The next commit: new jobs first come first served, and all small things that fit."""
-        batch = Batch()
+        batch = Batch(self.owner)
         rows = 0
         while self.accepts and (not rows or rows + len(self.accepts[0].rows) <= ROWS):
             accept = self.accepts.popleft()
