@@ -18,6 +18,7 @@ import sqlite3
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, closing, contextmanager
 from pathlib import Path
@@ -90,7 +91,7 @@ class Book:
         if self.violations:
             raise Broken(self.violations[0])
         if loop.steps >= self.last_step:
-            self.dead = True
+            lay_to_rest()
             raise Crash
 
     def begin(self, loop: SimLoop, steps: float) -> None:
@@ -167,13 +168,13 @@ def begin(number: int, attempt: int) -> None:
 # What commits may do ---------------------------------------------------------------------
 
 
-def check_commit(me: int, before: dict[int, Row], after: dict[int, Row]) -> None:
+def check_commit(me: int, before: dict[int, Row], after: dict[int, Row], alive: set[int]) -> None:
     """A commit of owner *me*: only rows of its own change, and those of the dead."""
     for key, old in before.items():
         new = after.get(key)
         if new == old:
             continue
-        if old.owner not in (None, me) and old.owner not in book.zombies and not dead(old.owner):
+        if old.owner != me and old.owner in alive:
             book.violate("P22", f"owner {me} changed a row of owner {old.owner}, who lives: {old} {new}")
         elif old.owner not in (None, me) and new is not None and new.owner is not None:
             book.violate("P22", f"owner {me} wrote a row that is not its own: {old} {new}")
@@ -217,9 +218,7 @@ def watched() -> Iterator[None]:
         alive = {row.owner for row in before.values() if row.owner is not None and not dead(row.owner)}
         result = real(session, connection, batch, limit)
         assert session.owner is not None
-        struck = {key: row for key, row in before.items() if row.owner in (None, session.owner.id)}
-        struck |= {key: row for key, row in before.items() if row.owner in alive}
-        check_commit(session.owner.id, struck, book.rows())
+        check_commit(session.owner.id, before, book.rows(), alive - book.zombies)
         if book.chance.random() < 0.03 and book.life < LIVES:
             book.last_step = 0
         return result
@@ -373,8 +372,11 @@ def run(seed: int) -> BaseException | None:
         book = Book(seed, Path(folder) / "jobs.db")
         for life in range(LIVES):
             last = life == LIVES - 1
-            failure = run_seed(finish if last else live, seed * LIVES + life, on_step=step).failure
-            lay_to_rest()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of what is cut short
+                failure = run_seed(finish if last else live, seed * LIVES + life, on_step=step).failure
+                lay_to_rest()
+                gc.collect()
             if book.violations:
                 return Broken(book.violations[0])
             if failure is not None and not isinstance(failure, Crash):
@@ -400,7 +402,6 @@ def lay_to_rest() -> None:
         file, connection._connection = connection._connection, None
         if file is not None:
             file.close()
-    gc.collect()
 
 
 def first_failure(seeds: range) -> tuple[int, BaseException] | None:
