@@ -108,9 +108,7 @@ class Batch:
     poisoned: list[BaseException] = field(default_factory=list[BaseException])
 
     def __bool__(self) -> bool:
-        return bool(
-            self.accepts or self.updates or self.checks or self.fences or self.endings or self.step
-        )
+        return bool(self.accepts or self.updates or self.checks or self.fences or self.endings or self.step)
 
 
 def prepare(batch: Batch) -> None:
