@@ -23,8 +23,18 @@ from benchmarks.pictures import draw
 from benchmarks.telling import print_verdicts, write_page
 
 HERE = Path(__file__).parent
-CLAIMS = ("throughput", "round_trip", "timeouts", "sleeping", "loop_hold", "memory", "web", "threads")
-SHORT = tuple(claim for claim in CLAIMS if claim != "threads")
+CLAIMS = (
+    "throughput",
+    "round_trip",
+    "timeouts",
+    "sleeping",
+    "loop_hold",
+    "memory",
+    "web",
+    "threads",
+    "journal",
+)
+SHORT = tuple(claim for claim in CLAIMS if claim not in ("threads", "journal"))
 ONCE = ("memory",)  # the same on both loops, to the byte
 
 

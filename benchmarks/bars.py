@@ -38,6 +38,8 @@ class Bar:
     def margin(self, figure: Figure, report: Report) -> float:
         """1 where the bar is just met, 2 where the figure is twice as good."""
         limit, value = self.limit(report), figure.middle
+        if not limit:
+            return float(self.is_met(figure, report))
         return value / limit if self.at_least else limit / max(value, limit / 10)
 
     def sign(self) -> str:
@@ -96,5 +98,27 @@ BARS: dict[str, Bar] = {
         most("FastAPI: p99 ÷ create_task", 1.2, 1.2),
         least("1,000 × 10 ms, limit 100: × sequential", 90.0, 95.0),
         least("1,000 × 10 ms, limit 100: share of ideal", 0.95, 1.0),
+        least("accept, 1 submitter ÷ huey", 0.8, 1.0),
+        least("accept, 10 submitters ÷ huey", 5.0, 8.0),
+        least("accept, 100 submitters ÷ huey", 15.0, 25.0),
+        least("accept, run, complete, 1 submitter ÷ huey", 1.4, 2.0),
+        least("accept, run, complete, 10 submitters ÷ huey", 9.0, 15.0),
+        least("accept, run, complete, 100 submitters ÷ huey", 28.0, 45.0),
+        least("accept, run, complete, 10 submitters ÷ persist-queue", 9.0, 9.0),
+        least("accept, run, complete, 10 submitters ÷ DBOS", 100.0, 100.0),
+        least("accept, 10 submitters ÷ executemany of 10", 0.6, 0.85),
+        least("accept, 100 submitters ÷ executemany of 100", 0.4, 0.7),
+        most("commits per completed job, 1 submitter", 1.05, 1.0),
+        most("commits per completed job, 10 submitters", 0.12, 0.1),
+        most("commits per completed job, 100 submitters", 0.02, 0.01),
+        least("4 processes on one file: poorest share of a fair one", 0.9, 1.0),
+        most("4 processes on one file: worst wait", 25.0, 25.0),
+        most("4 processes at once on a fresh file: bad starts", 0.0, 0.0),
+        most("take-over after a death: longest", 1.5, 1.5),
+        most("1,000,000 failures: list 50", 1.0, 1.0),
+        most("1,000,000 failures: count of one task", 20.0, 20.0),
+        most("1,000,000 failures: get", 1.0, 1.0),
+        most("beside a writer: purge, p50 of an accept ÷ idle", 1.3, 1.3),
+        most("beside a writer: backup, accepts blocked at most", 150.0, 150.0),
     )
 }

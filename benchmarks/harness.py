@@ -13,10 +13,10 @@ import argparse
 import asyncio
 import gc
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
+import sqlite3
 import sys
 import sysconfig
 import time
@@ -31,7 +31,10 @@ Samples = dict[str, list[float]]
 
 CPU, WALL = time.process_time, time.perf_counter
 LIMIT = 100
-PEERS = ("uvloop", "anyio", "aiojobs", "aiometer", "taskiq", "fastapi", "uvicorn")
+PEERS = (
+    "uvloop", "anyio", "aiojobs", "aiometer", "taskiq", "fastapi", "uvicorn",
+    "aiosqlite", "huey", "persist-queue", "litequeue", "dbos",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -180,7 +183,8 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": f"{platform.python_version()}, {'profile-guided' if optimised else 'plain'} build",
         "load": round(os.getloadavg()[0], 2),
-        "versions": {name: importlib.metadata.version(name) for name in PEERS if is_there(name)},
+        "versions": {name: version for name in PEERS if (version := version_of(name))},
+        "sqlite": sqlite3.sqlite_version,
     }
 
 
@@ -192,8 +196,11 @@ def cpu_model() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if "model name" in line), "?")
 
 
-def is_there(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+def version_of(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def resident_bytes() -> int:

@@ -2,8 +2,9 @@
 
 1. notify   200 real messages over SMTP, one after another and as one bounded fan-out
 2. ingest   a folder of documents parsed in threads and indexed, one question answered
-3. failures every job that failed on the way, with its cause
-4. stop     a clean stop in the middle of work, and its report
+3. failures every job that failed on the way, out of the journal; the causes removed, all redriven
+4. kill -9  a process killed in the middle of durable jobs, a restart, and the count
+5. stop     a clean stop in the middle of work, and its report
 
     python examples/demo.py [FOLDER] [--messages N] [--limit N] [--json]
 """
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import aiosmtplib
+from durable import kill_and_restart
 from ingest import SUFFIXES, Hit, Index, documents, find_documents, ingest, standard_library
 from notify import ANSWER, MailServer, fan_out, mail_server, one_after_another, send_email
 from rich.console import Console
@@ -89,6 +91,7 @@ class Story:
     facts: dict[str, Any] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     log: LogLines = field(default_factory=LogLines)
+    journal: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="bgruntime-demo-"), "jobs.db"))
 
     @property
     def tick(self) -> str:
@@ -211,6 +214,12 @@ class Trouble:
             os.mkfifo(path)  # opening one blocks until somebody writes, as a dead network mount does
         return cls(broken, hung)
 
+    def repair(self) -> None:
+        """Give every document something to read."""
+        for path in (*self.broken, *self.hung):
+            path.unlink()
+            path.write_text(f"# {path.stem}\n")
+
     def release(self) -> None:
         """Let the threads go that still wait for the hung documents."""
         for path in self.hung:
@@ -218,8 +227,10 @@ class Trouble:
                 os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))
 
 
-async def read_folder(story: Story, rt: Runtime, folder: Path, words: str, place: Path) -> None:
-    good, trouble = await (await rt.submit(find_documents, folder)), Trouble.make(place)
+async def read_folder(
+    story: Story, rt: Runtime, folder: Path, words: str, index: Index, trouble: Trouble
+) -> None:
+    good = await (await rt.submit(find_documents, folder))
     paths = [*trouble.hung, *trouble.broken, *good]
     bad, words = len(paths) - len(good), words or good[0].stem
     story.chapter("2 · ingest", "documents parsed in threads into a full-text index")
@@ -227,15 +238,14 @@ async def read_folder(story: Story, rt: Runtime, folder: Path, words: str, place
     story.line(
         f"and {bad} that cannot be read: {len(trouble.broken)} broken, {len(trouble.hung)} that hang for ever"
     )
-    with closing(Index(place / "index.sqlite")) as index:
-        start = time.perf_counter()
-        with story.progress() as progress:
-            bar = progress.add_task("parsed and indexed", total=len(paths))
-            jobs = await ingest(rt, paths, index, lambda: progress.advance(bar))
-        seconds = time.perf_counter() - start
-        indexed = len(index)
-        hits = await (await rt.submit(index.search, words))
-        trouble.release()
+    start = time.perf_counter()
+    with story.progress() as progress:
+        bar = progress.add_task("parsed and indexed", total=len(paths))
+        jobs = await ingest(rt, paths, index, lambda: progress.advance(bar))
+    seconds = time.perf_counter() - start
+    indexed = len(index)
+    hits = await (await rt.submit(index.search, words))
+    trouble.release()
     failed = {path: job for path, job in jobs.items() if job.exception()}
     story.failures += [Failure.of(job, path.name) for path, job in failed.items()]
     characters = sum(job.result() for path, job in jobs.items() if path not in failed)
@@ -264,25 +274,68 @@ def tell_hits(story: Story, folder: Path, hits: Sequence[Hit]) -> None:
 # ── 3 · failures ─────────────────────────────────────────────────────────────────────
 
 
-def show_failures(story: Story, rt: Runtime) -> None:
-    story.chapter("3 · failures", "every job that failed above, and why")
+async def show_failures(story: Story, rt: Runtime) -> None:
+    story.chapter("3 · failures", "every job that failed above, out of the journal, and why")
+    kept = await rt.journal.failures(limit=1000)
     table = grid("task and job", "reason", "attempts", "cause", right=("attempts",))
-    for name, failures in groupby(story.failures, key=lambda failure: failure.task):
-        table.add_row(Text(name, "bold"))
+    about = {failure.id: failure.about for failure in story.failures}
+    for name, failures in groupby(sorted(kept, key=lambda one: one.task), key=lambda one: one.task):
+        table.add_row(Text(name.rpartition(":")[2], "bold"))
         for failure in failures:
-            cause = Text(failure.cause, "red")
-            table.add_row(f"  {failure.about}", failure.reason, str(failure.attempts), cause)
+            cause = Text(f"{failure.error}: {failure.message}", "red")
+            table.add_row(
+                f"  {about.get(failure.id, failure.id)}", failure.reason, str(failure.attempt), cause
+            )
     story.show(table)
     ids = {failure.id for failure in story.failures}
     counted = rt.stats().failed
     story.claim(f"the runtime counted the same {counted} failures", counted == len(ids))
-    listed = {job.id for job in rt.jobs(state="discarded")}  # among the last thousand that ended
-    story.claim(f"it lists {len(listed)} of them, by the same ids", listed <= ids)
+    story.claim(f"the journal keeps {len(kept)}, by the same ids", {failure.id for failure in kept} == ids)
     logged = [line["job_id"] for line in story.log if line["event"] == "job.failed"]
     story.claim("each of them was logged once, when it happened", sorted(logged) == sorted(ids))
 
 
-# ── 4 · stop ─────────────────────────────────────────────────────────────────────────
+async def redrive(story: Story, rt: Runtime, server: MailServer, trouble: Trouble) -> None:
+    """Remove the causes, and run again what failed."""
+    server.missing.clear()
+    trouble.repair()
+    ours = 1 + len(trouble.broken) + len(trouble.hung)
+    story.line(f"the mailbox is opened, the {ours - 1} documents are repaired; redriving\n")
+    redriven = await rt.journal.redrive()
+    for job in redriven:
+        assert isinstance(job, Job)
+        await job.wait()
+    completed = await rt.journal.count(state="completed")
+    left = await rt.journal.failures(limit=1000)
+    for failure in left:  # of your own folder: nothing has been done about these
+        await rt.journal.discard(failure.id)
+    story.claim(f"{completed} of {len(redriven)} failures completed when redriven", completed == ours)
+    fates = f"{len(left)} given up by hand, " if left else ""
+    still_open = await rt.journal.count()
+    emptied = completed + len(left) == len(redriven) and not still_open
+    story.claim(f"{fates}{still_open} left in the journal", emptied)
+
+
+# ── 4 · kill -9 ──────────────────────────────────────────────────────────────────────
+
+
+async def kill(story: Story, rt: Runtime, folder: Path, orders: int) -> None:
+    story.chapter("4 · kill -9", "a process killed in the middle of durable jobs, and another in its place")
+    start = time.perf_counter()
+    accepted, before, shipped = await (await rt.submit(kill_and_restart, folder, orders, lambda _: None))
+    lost = accepted - {*shipped}
+    again = len(shipped) - len({*shipped})
+    story.facts["kill"] = {
+        "accepted": len(accepted), "finished_before": len(before), "again": again, "lost": len(lost),
+        "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+    story.line(f"killed with {len(accepted)} jobs accepted and {len(before)} finished; started again\n")
+    finished = len(accepted) - len(lost)
+    story.claim(f"accepted {len(accepted)} = finished {finished}, lost {len(lost)}", not lost)
+    story.claim("it was in the middle of them", len(before) < len(accepted))
+
+
+# ── 5 · stop ─────────────────────────────────────────────────────────────────────────
 
 
 @task(timeout=None)
@@ -297,7 +350,7 @@ async def watch_mailbox(port: int, closed: list[str]) -> None:
 
 
 async def stop_in_the_middle(story: Story, rt: Runtime, server: MailServer, messages: int) -> None:
-    story.chapter("4 · stop", f"in the middle of work: {messages} messages queued, 2 jobs that never end")
+    story.chapter("5 · stop", f"in the middle of work: {messages} messages queued, 2 jobs that never end")
     closed: list[str] = []
     before = server.received.total()
     watchers = [await rt.submit(watch_mailbox, server.port, closed) for _ in range(2)]
@@ -332,19 +385,27 @@ def tell_report(story: Story, report: ShutdownReport, seconds: float) -> None:
 
 
 async def tell(story: Story, options: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as place:
-        log = JobLog(story.log)
-        async with mail_server() as server, Runtime(concurrency=100, threads=4, observers=[log]) as rt:
+    log = JobLog(story.log)
+    with tempfile.TemporaryDirectory() as place, closing(Index(Path(place, "index.sqlite"))) as index:
+        trouble = Trouble.make(Path(place))
+        async with (
+            mail_server() as server,
+            Runtime(concurrency=100, threads=4, observers=[log], journal=story.journal) as rt,
+        ):
             await notify(story, rt, server, options.messages, options.limit)
-            await read_folder(story, rt, options.folder, options.words, Path(place))
-            show_failures(story, rt)
+            await read_folder(story, rt, options.folder, options.words, index, trouble)
+            await show_failures(story, rt)
+            await redrive(story, rt, server, trouble)
+            await kill(story, rt, Path(place), orders=120)
             await stop_in_the_middle(story, rt, server, messages=60)
 
 
 def say_what_next(story: Story) -> None:
     python = Path(sys.executable)
     here = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else python.name
-    story.chapter("next", "try one of these")
+    story.chapter("next", "look into the journal, or try one of these")
+    look = f"  {here} -m bgruntime failures --state completed --journal {story.journal}\n"
+    story.console.print(Text(look, "bold"), soft_wrap=True)
     table = grid("", "")
     table.show_header = False
     table.columns[0].no_wrap = True
@@ -392,6 +453,7 @@ def summary(story: Story, seconds: float) -> dict[str, Any]:
         "seconds": seconds,
         "python": platform.python_version(),
         "claims": [asdict(claim) for claim in story.claims],
+        "journal": str(story.journal),
         **story.facts,
         "failures": [asdict(failure) for failure in story.failures],
     }

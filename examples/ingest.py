@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from rich.progress import Progress
 
@@ -51,9 +51,13 @@ class Hit(NamedTuple):
 
 
 class Index:
-    """A full-text index in one SQLite file, open to any thread."""
+    """A full-text index in one SQLite file, open to any thread; jobs name it by its file."""
+
+    opened: ClassVar[dict[Path, Index]] = {}
 
     def __init__(self, file: Path) -> None:
+        self.file = file
+        self.opened[file] = self
         self._database = sqlite3.connect(file, check_same_thread=False)
         self._database.execute("CREATE VIRTUAL TABLE documents USING fts5(path, title, text)")
         self._lock = threading.Lock()
@@ -78,6 +82,7 @@ class Index:
         return int(count)
 
     def close(self) -> None:
+        del self.opened[self.file]
         with self._lock:
             self._database.commit()
             self._database.close()
@@ -114,10 +119,10 @@ def parse(path: Path) -> Document:
 
 
 @task(timeout=2)
-def ingest_document(path: Path, index: Index) -> int:
+def ingest_document(path: Path, index: Path) -> int:
     """Parse one document in a thread and add it to the index; its length in characters."""
     document = parse(path)
-    index.add(document)
+    Index.opened[index].add(document)
     return len(document.text)
 
 
@@ -137,7 +142,7 @@ async def ingest(
     rt: Runtime, paths: Iterable[Path], index: Index, ended: Callable[[], object] = lambda: None
 ) -> dict[Path, Job[int]]:
     """Ingest all the documents and return their jobs; calls `ended` as each one ends."""
-    jobs = {path: await rt.submit(ingest_document, path, index) for path in paths}
+    jobs = {path: await rt.submit(ingest_document, path, index.file) for path in paths}
     for end in asyncio.as_completed([job.wait() for job in jobs.values()]):
         await end
         ended()

@@ -31,16 +31,17 @@ ANSWER = 0.020  # seconds the server takes to accept one message
 
 @dataclass
 class MailServer:
-    """What the server saw. `nobody@…` is refused for good, `later@…` the first time only."""
+    """What the server saw. A mailbox that is `missing` is refused, `later@…` the first time only."""
 
     port: int = 0
     received: Counter[str] = field(default_factory=Counter)
     delivering: int = 0
     peak: int = 0
     put_off: set[str] = field(default_factory=set)
+    missing: set[str] = field(default_factory=lambda: {"nobody@example.org"})
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, *_: Any) -> str:
-        if address.startswith("nobody@"):
+        if address in self.missing:
             return "550 no such mailbox"
         envelope.rcpt_tos.append(address)
         return "250 OK"

@@ -376,14 +376,23 @@ async def admit_durable(
             f"task {entry.name} is durable and this runtime has no journal: Runtime(journal=...)"
         )
     payloads = [journal.encode(entry.definition, args, kwargs) for args, kwargs in calls]
-    await wait_for_room(engine, entry, len(calls), limit)
+    line: Line = entry.queue
+    room = room_for(entry, len(calls))
+    if not line.room and line.has_room(engine, room):
+        line.take(room)  # what `wait_for_room` would do
+    else:
+        await wait_for_room(engine, entry, len(calls), limit)
     jobs: list[Job[Any]] = []
     accepted = False
     try:
         for payload in payloads:
             job = new_job(engine, entry, payload.args, payload.kwargs, waiters)
             job._get_more().payload = payload
-            take_id(engine, job, entry.options.id or journal.new_id())
+            if entry.options.id is None:
+                job._id = id = journal.new_id()
+                engine.named[id] = job
+            else:
+                take_id(engine, job, entry.options.id)
             jobs.append(job)
         await journal.accept(jobs, payloads)
         accepted = True
@@ -397,7 +406,7 @@ async def admit_durable(
             journal.withdraw(jobs)
         give_back(engine, entry, len(calls))
         raise
-    entry.queue.give(room_for(entry, len(calls)))
+    line.give(room)
     for job in jobs:
         place(engine, job)
     return jobs

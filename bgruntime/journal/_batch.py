@@ -13,7 +13,7 @@ from ._traces import Trace
 INSERT_JOB = """
 INSERT INTO job(key, id, given, task, args, options, state, owner, run, attempt, crashes, due_ms,
                 created_ms, origin)
-VALUES(?, ?, ?, ?, ?, ?, ?, ?, 1, 0, 0, ?, ?, ?) ON CONFLICT(key) DO NOTHING"""
+VALUES(?, ?, ?, ?, ?, ?, ?, {owner:d}, 1, 0, 0, ?, ?, ?) ON CONFLICT(key) DO NOTHING"""
 UPDATE_JOB = """
 UPDATE job SET state = ?1, started = max(started, ?1 = 2), attempt = ?2, due_ms = ?3, errors = ?4
 WHERE key = ?5 AND run = ?6 AND owner = ?7"""
@@ -92,10 +92,13 @@ class Check:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """One commit."""
+    """One commit, by the process that is `owner` in the file."""
 
+    owner: int = 0
     accepts: list[Accept] = field(default_factory=list[Accept])
     updates: list[Row] = field(default_factory=list[Row])
+    completed: list[Any] = field(default_factory=list[Any])  # entries of which nothing is kept
+    fences: list[Row] = field(default_factory=list[Row])  # key, run and owner of each of them
     endings: list[Ending] = field(default_factory=list[Ending])
     step: Step | None = None
     marked: list[Any] = field(default_factory=list[Any])  # the entries that the updates are of
@@ -105,7 +108,7 @@ class Batch:
     poisoned: list[BaseException] = field(default_factory=list[BaseException])
 
     def __bool__(self) -> bool:
-        return bool(self.accepts or self.updates or self.checks or self.endings or self.step)
+        return bool(self.accepts or self.updates or self.checks or self.fences or self.endings or self.step)
 
 
 def prepare(batch: Batch) -> None:
@@ -133,7 +136,8 @@ def fill(connection: sqlite3.Connection, batch: Batch) -> None:
 
 def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
     if batch.accepts:
-        connection.executemany(INSERT_JOB, [row for accept in batch.accepts for row in accept.rows])
+        insert = INSERT_JOB.format(owner=batch.owner)
+        connection.executemany(insert, [row for accept in batch.accepts for row in accept.rows])
         for accept in batch.accepts:
             if accept.then is not None:
                 connection.executemany(*accept.then)
@@ -143,6 +147,8 @@ def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
         batch.late += len(batch.updates) - written
     for check in batch.checks:
         check.written = connection.execute(UPDATE_JOB, check.row).rowcount == 1
+    if batch.fences:
+        batch.late += len(batch.fences) - connection.executemany(DELETE_JOB, batch.fences).rowcount
     if batch.endings:
         _write_endings(connection, batch)
 
@@ -176,9 +182,10 @@ def _write_records(connection: sqlite3.Connection, endings: Sequence[Ending]) ->
 
 def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
     for accept in batch.accepts:
-        accept.error = _alone(connection, Batch(accepts=[accept]))
+        accept.error = _alone(connection, Batch(batch.owner, [accept]))
     parts = [Batch(updates=[update]) for update in batch.updates]
     parts += [Batch(checks=[check]) for check in batch.checks]
+    parts += [Batch(fences=batch.fences)] if batch.fences else []
     parts += [Batch(endings=[ending]) for ending in batch.endings]
     for part in parts:
         error = _alone(connection, part)

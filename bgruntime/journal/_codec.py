@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter
-from typing import Any
+from typing import Any, NamedTuple
 
 import pydantic
 from pydantic import ConfigDict, TypeAdapter
@@ -35,8 +35,7 @@ Rest: Any = list
 Others: Any = dict
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
+class Payload(NamedTuple):
     """Arguments as they are written, and as the job gets them: copies that came out of the text."""
 
     text: str
@@ -73,8 +72,8 @@ class Codec:
         """
         given = self._named(args, kwargs)
         try:
-            text = self._adapter.dump_json(given, warnings="error")
-            taken = self._adapter.validate_json(text) if len(text) <= LIMIT else {}
+            text = self._write(given, warnings=False)  # a value of another type is found by what comes back
+            taken = self._read(text) if len(text) <= LIMIT else {}
         except Exception as error:
             raise self._blamed(given, error) from error
         if len(text) > LIMIT:
@@ -126,6 +125,8 @@ class Codec:
         names = self._plain_names
         if names is not None and len(args) <= len(names):
             given = dict(zip(names, args, strict=False))
+            if not kwargs and len(args) == len(self._taken):
+                return given  # the most frequent call
             if kwargs.keys() <= self._taken and not given.keys() & kwargs.keys():
                 given.update(kwargs)
                 if given.keys() >= self._required:
@@ -168,6 +169,14 @@ class Codec:
     def _rest(self) -> str | None:
         parameters = self._signature.parameters.values()
         return next((found.name for found in parameters if found.kind is Parameter.VAR_POSITIONAL), None)
+
+    @cached_property
+    def _write(self) -> Callable[..., bytes]:
+        return self._adapter.serializer.to_json
+
+    @cached_property
+    def _read(self) -> Callable[[bytes], dict[str, Any]]:
+        return self._adapter.validator.validate_json
 
     @cached_property
     def _adapter(self) -> TypeAdapter[dict[str, Any]]:

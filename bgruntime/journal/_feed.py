@@ -204,7 +204,7 @@ class Feed:
             state=Row(row.state),
             due_ms=row.due_ms,
             created_ms=row.created_ms,
-            errors=json.loads(row.errors) if row.errors else [],
+            errors=json.loads(row.errors) if row.errors else None,
             origin=row.origin,
         )
         return Adopted(

@@ -30,7 +30,7 @@ from ._batch import Ending
 from ._codec import Payload
 from ._failures import INTERRUPTED, Filter, matching
 from ._feed import Feed
-from ._keys import SLOTS, Keys, id_of, key_of, milliseconds
+from ._keys import SLOTS, Keys, key_of, milliseconds
 from ._leader import Leader, Service
 from ._ledger import Entry, Ledger, settle
 from ._line import finish
@@ -97,7 +97,8 @@ class Journal(Shelf):
         access.on_open = self._opened
         super().__init__(access, writer, ledger, Upkeep(access, writer, self._retention))
         self.leader = Leader(f"{self.path}.leader", self._complain)
-        self._keys = Keys(int.from_bytes(ports.current().token(2), "big") % SLOTS)
+        self._ports = ports.current()
+        self._keys = Keys(int.from_bytes(self._ports.token(2), "big") % SLOTS)
         self._feed: Feed | None = None
         self._recorder: Recorder | None = None
         self._redriver: Redriver | None = None
@@ -194,7 +195,7 @@ class Journal(Shelf):
 
     def new_id(self) -> str:
         """An id for a durable job: its row is found by it without an index."""
-        return id_of(self._keys_next())
+        return self._keys.next_id()
 
     def _keys_next(self) -> int:
         return self._keys.next()
@@ -205,7 +206,7 @@ class Journal(Shelf):
 
     async def accept(self, jobs: Sequence[Job[Any]], payloads: Sequence[Payload]) -> None:
         """Return when all of `jobs` are on disk; a cancelled call takes them back."""
-        now = ports.current().time()
+        now = self._ports.time()
         entries = [self._entry(job, now) for job in jobs]
         rows = [
             self._row(job, entry, payload)
@@ -228,36 +229,30 @@ class Journal(Shelf):
                 self._redriver.over(job.id)
 
     def _entry(self, job: Job[Any], now: float) -> Entry:
-        options = definition_of(job).options
-        due = (
-            options.run_at_s
-            if options.run_at is not None
-            else (now + options.delay if options.delay else None)
-        )
-        key = key_of(job.id) if options.id is None else None
-        return Entry(
-            id=job.id,
-            key=self._keys_next() if key is None else key,
-            run=1,
-            state=Row.AVAILABLE if due is None or due <= now else Row.SCHEDULED,
-            due_ms=None if due is None else milliseconds(due),
-            created_ms=milliseconds(now),
-            origin=None if self._redriver is None else self._redriver.origin_of(job.id),
-        )
+        options, id = definition_of(job).options, job.id
+        key = key_of(id) if options.id is None else None
+        entry = Entry(id, self._keys_next() if key is None else key, 1)
+        entry.created_ms = milliseconds(now)
+        if self._redriver is not None:
+            entry.origin = self._redriver.origin_of(id)
+        if options.delay or options.run_at is not None:
+            due = now + options.delay if options.run_at_s is None else options.run_at_s
+            entry.due_ms = milliseconds(due)
+            if due > now:
+                entry.state = Row.SCHEDULED
+        return entry
 
     def _row(self, job: Job[Any], entry: Entry, payload: Payload) -> tuple[Any, ...]:
         definition = definition_of(job)
-        given = int(key_of(job.id) != entry.key)
         options = None if definition.kept else options_of(definition)
         return (
             entry.key,
-            job.id,
-            given,
+            entry.id,
+            int(definition.options.id is not None),
             definition.name,
             payload.text,
             options,
             int(entry.state),
-            self._ledger.owner,
             entry.due_ms,
             entry.created_ms,
             entry.origin,
@@ -307,8 +302,8 @@ class Journal(Shelf):
             if ended.outcome is not Outcome.SNOOZED:
                 self._recording().remember(job, ended)
             return
-        if ended.outcome is not Outcome.SNOOZED and len(entry.errors) < ERRORS:
-            entry.errors.append(self._recording().attempt(job, ended))
+        if ended.outcome is not Outcome.SNOOZED and len(entry.errors or ()) < ERRORS:
+            entry.errors = [*(entry.errors or ()), self._recording().attempt(job, ended)]
         entry.state, entry.attempt, entry.due_ms = Row.RETRYABLE, job.attempt, milliseconds(due)
         self._ledger.touch(entry)
 
@@ -336,13 +331,14 @@ class Journal(Shelf):
             self._ledger.end(None, self._recording().ordinary(job, ended, None))
 
     def _durable_over(self, job: Job[Any], entry: Entry, ended: Ended) -> Awaitable[None] | None:
-        origin, now = entry.origin, self._now()
+        origin = entry.origin
         if job.state is JobState.COMPLETED:
             if origin is not None:
-                self._ledger.end(entry, Ending(resolve=succeeded(origin, now)))
+                self._ledger.end(entry, Ending(resolve=succeeded(origin, self._now())))
+            elif self._keep:
+                self._ledger.end(entry, self._recording().durable(job, ended, entry))
             else:
-                kept = self._recording().durable(job, ended, entry) if self._keep else Ending()
-                self._ledger.end(entry, kept)
+                self._ledger.complete(entry)
             return None
         if job.state is JobState.DISCARDED:
             self._ledger.end(entry, self._recording().durable(job, ended, entry))
@@ -351,7 +347,7 @@ class Journal(Shelf):
             return None
         future = self._within(LOCK_LIMIT)
         if origin is not None:
-            self._ledger.end(entry, Ending(resolve=freed(origin, now), future=future))
+            self._ledger.end(entry, Ending(resolve=freed(origin, self._now()), future=future))
         else:
             self._ledger.end(entry, self._recording().durable(job, ended, entry, future))
         return future

@@ -8,6 +8,7 @@ EPOCH_MS = 1_600_000_000_000  # 2020-09-13; 41 bits of milliseconds from here la
 SLOTS = 1024
 SEQUENCE = 4096
 RANDOM_BYTES = 8
+DRAWN = 64  # ids for which chance is asked at a time
 ID_LENGTH = 16 + 2 * RANDOM_BYTES
 
 
@@ -19,16 +20,18 @@ class Keys:
     never used twice, so a late write cannot hit somebody else's row.
     """
 
-    __slots__ = ("_milliseconds", "_sequence", "slot")
+    __slots__ = ("_milliseconds", "_ports", "_random", "_sequence", "slot")
 
     def __init__(self, slot: int, *, after: int = 0) -> None:
+        self._ports = ports.current()
+        self._random: list[str] = []
         self.slot = slot % SLOTS
         self._milliseconds = (after >> 22) + 1 if after else 0
         self._sequence = -1
 
     def next(self) -> int:
         """A key above all that were given before, also when the clock on the wall was set back."""
-        now = int(ports.current().time() * 1000) - EPOCH_MS
+        now = int(self._ports.time() * 1000) - EPOCH_MS
         if now > self._milliseconds:
             self._milliseconds, self._sequence = now, 0
         else:
@@ -37,14 +40,16 @@ class Keys:
                 self._milliseconds, self._sequence = self._milliseconds + 1, 0
         return self._milliseconds << 22 | self.slot << 12 | self._sequence
 
-
-def id_of(key: int) -> str:
-    """The id of the row with this key: 32 hexadecimal digits, the last 16 of them random."""
-    return f"{key:016x}{ports.current().token(RANDOM_BYTES).hex()}"
+    def next_id(self) -> str:
+        """The id of a row with a new key: 32 hexadecimal digits, the last 16 of them random."""
+        if not self._random:
+            drawn = self._ports.token(RANDOM_BYTES * DRAWN).hex(":", RANDOM_BYTES)
+            self._random = drawn.split(":")
+        return f"{self.next():016x}{self._random.pop()}"
 
 
 def key_of(id: str) -> int | None:
-    """The key inside an id that `id_of` made; None for any other text."""
+    """The key inside an id that `Keys.next_id` made; None for any other text."""
     if len(id) != ID_LENGTH:
         return None
     try:

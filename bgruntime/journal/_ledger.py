@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ._batch import Accept, Batch, Check, Ending, Row, Step
@@ -30,7 +30,7 @@ class Entry:
     state: State = State.AVAILABLE
     due_ms: int | None = None
     created_ms: int = 0
-    errors: list[dict[str, Any]] = field(default_factory=list)  # pyright: ignore[reportUnknownVariableType]
+    errors: list[dict[str, Any]] | None = None  # of its attempts, in short
     origin: int | None = None  # the failure it was redriven from
     marked: bool = False  # its first start here has been noted
 
@@ -60,6 +60,7 @@ class Ledger:
         self._dirty: dict[int, Entry] = {}
         self._checks: list[tuple[Entry, asyncio.Future[Any]]] = []
         self._endings: deque[tuple[Entry | None, Ending]] = deque()
+        self._completed: deque[Entry] = deque()
         self._records: deque[Ending] = deque()
         self._hurried = False
         self.dropped = 0
@@ -89,6 +90,12 @@ class Ledger:
         self._checks.append((entry, future))
         self.ring()
 
+    def complete(self, entry: Entry) -> None:
+        """A job is over and nothing is kept of it: its row goes."""
+        self._dirty.pop(entry.key, None)
+        self._completed.append(entry)
+        self.murmur()
+
     def end(self, entry: Entry | None, ending: Ending) -> None:
         """A job is over: the row of `entry` goes, a record may come."""
         if entry is not None:
@@ -110,7 +117,13 @@ class Ledger:
     def idle(self) -> bool:
         """Is there nothing to write?"""
         return not (
-            self.accepts or self.steps or self._dirty or self._checks or self._endings or self._records
+            self.accepts
+            or self.steps
+            or self._dirty
+            or self._checks
+            or self._completed
+            or self._endings
+            or self._records
         )
 
     @property
@@ -119,13 +132,14 @@ class Ledger:
         rows = sum(len(accept.rows) for accept in self.accepts)
         return 1 + max(
             rows // ROWS + len(self.accepts) // ROWS,
+            len(self._completed) // ENDINGS,
             len(self._endings) // ENDINGS,
             len(self._records) // RECORDS_AT_ONCE,
         )
 
     def take(self) -> Batch:
         """The next commit: new jobs first come first served, and all small things that fit."""
-        batch = Batch()
+        batch = Batch(self.owner)
         rows = 0
         while self.accepts and (not rows or rows + len(self.accepts[0].rows) <= ROWS):
             accept = self.accepts.popleft()
@@ -137,6 +151,8 @@ class Ledger:
         self._dirty.clear()
         batch.checks = [Check(entry.update(self.owner), future) for entry, future in self._checks]
         self._checks.clear()
+        batch.completed = [self._completed.popleft() for _ in range(min(len(self._completed), ENDINGS))]
+        batch.fences = [entry.fence(self.owner) for entry in batch.completed]
         for _ in range(min(len(self._endings), ENDINGS)):
             batch.endings.append(self._fenced(*self._endings.popleft()))
         for _ in range(min(len(self._records), RECORDS_AT_ONCE)):
@@ -157,7 +173,9 @@ class Ledger:
     def restore(self, batch: Batch) -> None:
         """Takes a batch back that was not written; its accepts, where they still have time, come first."""
         self.accepts.extendleft(reversed([accept for accept in batch.accepts if not accept.future.done()]))
-        gone = {entry.key for entry, _ in self._endings if entry is not None}
+        self._completed.extendleft(reversed(batch.completed))
+        gone = {entry.key for entry in self._completed}
+        gone |= {entry.key for entry, _ in self._endings if entry is not None}
         gone |= {ending.fence[0] for ending in batch.endings if ending.fence is not None}
         for entry in batch.marked:
             if entry.key not in gone:
@@ -184,7 +202,10 @@ class Ledger:
         self.late += batch.late
         self.poisoned += len(batch.poisoned)
         for accept in batch.accepts:
-            settle(accept.future, accept.error)
+            if accept.error is None and not accept.future.done():
+                accept.future.set_result(None)
+            else:
+                settle(accept.future, accept.error)
         for check in batch.checks:
             settle(check.future, None, check.written)
         for ending in batch.endings:

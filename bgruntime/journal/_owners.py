@@ -83,6 +83,11 @@ def register(connection: sqlite3.Connection, owner: Owner) -> None:
     owner.id, owner.slot = connection.execute(SIGN_IN, row).fetchone()
 
 
+def is_signed_in(connection: sqlite3.Connection, owner: Owner) -> bool:
+    """Is `owner` still in the file?"""
+    return connection.execute("SELECT 1 FROM owner WHERE id = ?", (owner.id,)).fetchone() is not None
+
+
 def sign_off(connection: sqlite3.Connection, owner: Owner) -> None:
     """Takes `owner` out of the file. What it still had goes back to everybody, uncounted."""
     connection.execute("BEGIN IMMEDIATE")

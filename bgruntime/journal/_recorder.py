@@ -46,16 +46,18 @@ class Recorder:
         self._host = host
         self._next_key = next_key
         self._codecs: dict[tuple[str, Any, tuple[str, ...]], Codec] = {}
+        self._of_tasks: dict[Definition, Codec] = {}
         self._attempts: WeakKeyDictionary[Job[Any], list[dict[str, Any]]] = WeakKeyDictionary()
 
     def codec(self, definition: Definition) -> Codec:
         """What writes and reads the arguments of this task."""
+        found = self._of_tasks.get(definition)
+        if found is not None:
+            return found
         key = (definition.name, definition.function, definition.options.redact)
-        found = self._codecs.get(key)
-        if found is None:
-            found = Codec(*key)
-            if definition.kept:
-                self._codecs[key] = found
+        found = self._codecs.get(key) or Codec(*key)
+        if definition.kept:
+            self._codecs[key] = self._of_tasks[definition] = found
         return found
 
     def attempt(self, job: Job[Any], ended: Ended) -> dict[str, Any]:
@@ -100,7 +102,7 @@ class Recorder:
 
     def durable(self, job: Job[Any], ended: Ended, entry: Entry, future: Any = None) -> Ending:
         """What is kept of a durable job; its arguments are in its row."""
-        record, trace = self._record(job, ended, Secrets(), None, entry.errors)
+        record, trace = self._record(job, ended, Secrets(), None, entry.errors or [])
         record.update(
             key=entry.key,
             args=None,

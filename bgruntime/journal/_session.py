@@ -13,7 +13,7 @@ from . import _files
 from ._batch import Batch, fill, prepare
 from ._faults import CommitUnknown, Fault, Gone, Locked, Refused, fault_of
 from ._files import Identity, identity
-from ._owners import Owner, register, sign_off
+from ._owners import Owner, is_signed_in, register, sign_off
 from ._schema import NEWEST, probe, set_up
 from ._turnstile import Spawn, Turnstile
 
@@ -86,6 +86,7 @@ class Session:
         with self._turn(limit):
             self._sync(connection, full=batch.durable and self._power_safe)
             try:
+                self._check_signed_in(connection)
                 fill(connection, batch)
                 _commit(connection)
             except BaseException:
@@ -165,6 +166,11 @@ class Session:
         if wanted != self._synchronous:
             connection.execute(f"PRAGMA synchronous={wanted}")
             self._synchronous = wanted
+
+    def _check_signed_in(self, connection: sqlite3.Connection) -> None:
+        """Whom the others took for dead has no rows any more: what it wrote then would be nobody's."""
+        if self.owner is not None and not is_signed_in(connection, self.owner):
+            raise Gone("another process took this one for dead; signing in again")
 
     def _check_identity(self) -> None:
         try:

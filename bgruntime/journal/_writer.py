@@ -36,7 +36,8 @@ class Writer:
         self._bell: asyncio.Future[None] | None = None
         self._murmuring = False
         self._closing = False
-        self._in_flight = False
+        self._in_flight: Batch | None = None
+        self._alarm: ports.Cancellable | None = None
         self._task: asyncio.Task[None] | None = None
         ledger.ring, ledger.murmur = self._ring, self._murmur
 
@@ -53,19 +54,18 @@ class Writer:
         """Can something be written now?"""
         return self._task is not None and not self._closing and self._access.ill is None
 
-    async def accept(
+    def accept(
         self, rows: list[tuple[Any, ...]], then: tuple[str, list[tuple[Any, ...]]] | None = None
-    ) -> None:
-        """Returns when all rows are on disk. `JournalUnavailable`: none is; `AcceptUnknown`: it hangs."""
+    ) -> asyncio.Future[None]:
+        """Is done when all rows are on disk. `JournalUnavailable`: none is; `AcceptUnknown`: it hangs."""
         if not self.takes:
             raise self._access.refusal()
-        accept = Accept(rows, self._ports.monotonic() + ACCEPT_LIMIT, self._loop.create_future(), then)
-        limit = self._ports.call_later(self._loop, ACCEPT_LIMIT + GRACE, lambda: self._expire(accept))
+        future: asyncio.Future[None] = self._loop.create_future()
+        accept = Accept(rows, self._ports.monotonic() + ACCEPT_LIMIT, future, then)
+        if self._alarm is None:
+            self._set_alarm(ACCEPT_LIMIT + GRACE)
         self._ledger.add_accept(accept)
-        try:
-            await accept.future
-        finally:
-            limit.cancel()
+        return future
 
     async def step(self, function: Callable[..., R], *args: Any, durable: bool = False) -> R:
         """What `function(connection, *args)` returns, in a transaction; once, or not at all."""
@@ -79,7 +79,7 @@ class Writer:
     async def flush(self) -> None:
         """Returns when all that was given so far is written, or cannot be."""
         with contextlib.suppress(JournalUnavailable):
-            if self._in_flight or not self._ledger.idle:
+            if self._in_flight is not None or not self._ledger.idle:
                 for _ in range(self._ledger.commits_due):
                     await self.step(_nothing)
 
@@ -127,6 +127,9 @@ class Writer:
                     await self._write_next()
         finally:
             self._refuse_all()
+            if self._alarm is not None:
+                self._alarm.cancel()
+                self._alarm = None
             await self._access.close(CLOSE_LIMIT)
             settle(self._tried, None)
 
@@ -162,7 +165,7 @@ class Writer:
         batch = self._ledger.take()
         if not batch:
             return
-        self._in_flight = True
+        self._in_flight = batch
         try:
             await self._access.write(self._access.session.write, batch, self._patience(batch))
         except Exception as error:
@@ -171,7 +174,7 @@ class Writer:
             self.commits += 1
             self._ledger.written(batch)
         finally:
-            self._in_flight = False
+            self._in_flight = None
         if batch.accepts:
             await asyncio.sleep(0)  # who was answered just now may submit again, into the same commit
 
@@ -233,9 +236,22 @@ class Writer:
             settle(batch.step.future, unavailable(self._path, error))
         self._ledger.restore(batch)
 
-    def _expire(self, accept: Accept) -> None:
+    def _set_alarm(self, seconds: float) -> None:
+        self._alarm = self._ports.call_later(self._loop, seconds, self._expire_old)
+
+    def _expire_old(self) -> None:
+        """Tell those who have waited for too long; one timer does for all that wait."""
+        self._alarm = None
+        now = self._ports.monotonic()
+        begun = [] if self._in_flight is None else self._in_flight.accepts
         why = f"journal {self._path} has not answered within {ACCEPT_LIMIT + GRACE:.0f} s"
-        settle(accept.future, AcceptUnknown(accept.rows[0][1], why))
+        for accept in (*begun, *self._ledger.accepts):
+            if accept.future.done():
+                continue
+            if accept.deadline + GRACE > now:  # and so are all that came after it
+                self._set_alarm(accept.deadline + GRACE - now)
+                return
+            settle(accept.future, AcceptUnknown(accept.rows[0][1], why))
 
     def _refuse_all(self) -> None:
         while self._ledger.steps:

@@ -14,7 +14,7 @@ LIMIT = 50.0  # seconds
 
 
 def test_there_are_examples():
-    assert {"quickstart.py", "notify.py", "ingest.py"} <= {example.name for example in EXAMPLES}
+    assert {"quickstart.py", "notify.py", "ingest.py", "durable.py"} <= {example.name for example in EXAMPLES}
 
 
 LONG = {"demo.py"}  # `make demo` is a test of its own; here it runs with the slow ones

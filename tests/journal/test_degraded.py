@@ -17,7 +17,7 @@ import pytest
 
 from bgruntime import AcceptUnknown, JournalUnavailable, Runtime
 from bgruntime.extend import JournalDegraded, JournalRecovered
-from bgruntime.journal import _access, _session, _writer
+from bgruntime.journal import Journal, _access, _session, _writer
 
 from .programs import line_of, program, started
 from .steps import Switch, durable, ordinary, until
@@ -358,6 +358,35 @@ def test_no_accept_is_answered_from_a_file_that_is_gone_and_nothing_accepted_is_
             await until(lambda: not found())
 
     run(main)
+
+
+def test_a_process_that_was_taken_for_dead_signs_in_again_and_its_jobs_are_its_own(run, path, rows):
+    async def main():
+        gate = asyncio.Event()
+
+        async def wait(n: int) -> None:
+            await gate.wait()
+
+        task = durable(wait)
+        async with Runtime(journal=path) as rt, Journal(path) as other:
+            await rt.submit(task, 1)
+            [(before,)] = rows("SELECT owner FROM job")
+            await other._writer.step(struck_off, before)
+            job = await rt.submit(task, 2)
+            [(after,)] = rows(f"SELECT owner FROM job WHERE id = '{job.id}'")
+            assert after != before
+            assert (after,) in rows("SELECT id FROM owner")
+            gate.set()
+            await job
+            await until(lambda: not rows(f"SELECT 1 FROM job WHERE id = '{job.id}'"))
+
+    run(main)
+
+
+def struck_off(connection: sqlite3.Connection, owner: int) -> None:
+    """What another process does with one that it takes for dead."""
+    connection.execute("UPDATE job SET owner = NULL, run = run + 1, due_ms = 1 << 50")
+    connection.execute("DELETE FROM owner WHERE id = ?", (owner,))
 
 
 # The disk fails in the middle of a commit
