@@ -206,7 +206,7 @@ class Runtime:
                 self._limits,
                 self._queues,
                 observers=observers,
-                middleware=self._middleware,
+                middleware=(*_arounds(observers), *self._middleware),
                 context_of=context_of,
                 on_interrupt=self._on_interrupt,
                 complain=stack.complain,
@@ -1213,6 +1213,10 @@ def _cancel_from_thread(engine: Supervisor, job: Job[Any], future: concurrent.fu
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _arounds(observers: Sequence[Any]) -> tuple[Middleware, ...]:
+    return tuple(observer.around for observer in observers if hasattr(observer, "around"))
 
 
 def _checked_queues(queues: Sequence[Queue]) -> tuple[Queue, ...]:

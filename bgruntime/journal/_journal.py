@@ -23,6 +23,7 @@ from bgruntime.extend import (
     RedriveExhausted,
     definition_of,
     ports,
+    trace_of,
 )
 
 from ._access import LOCK_LIMIT, Access
@@ -248,7 +249,8 @@ class Journal(Shelf):
     def _row(self, job: Job[Any], entry: Entry, payload: Payload) -> tuple[Any, ...]:
         definition = definition_of(job)
         given = int(key_of(job.id) != entry.key)
-        options = None if definition.kept else options_of(definition)
+        trace = trace_of(job) or ("" if self._host is None else self._host.trace())
+        options = None if definition.kept and not trace else options_of(definition, trace)
         return (
             entry.key,
             job.id,

@@ -1,0 +1,175 @@
+"""Sentry: one event for each job that failed for good, and a transaction for each attempt.
+
+    sentry_sdk.init(dsn=…)
+    Runtime(observers=[Sentry()])
+
+``pip install 'bgruntime[sentry]'``. Without `sentry_sdk.init` nothing is done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import sentry_sdk
+from sentry_sdk.integrations.logging import ignore_logger
+from sentry_sdk.scope import ScopeType, use_isolation_scope
+from sentry_sdk.utils import event_from_exception
+
+from bgruntime import Cancel, Discard, Job, JobContext, Retry, Snooze
+from bgruntime.extend import (
+    Event,
+    JobAccepted,
+    JobSettled,
+    JobState,
+    JobUncompleted,
+    ObserverHost,
+    definition_of,
+    name_of,
+)
+
+NOTHING = (type(None),)
+KINDS = (JobAccepted, JobUncompleted)
+FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
+ORIGIN = "auto.queue.bgruntime"
+STATUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    ((asyncio.CancelledError, Cancel), "cancelled"),
+    ((Retry, Snooze), "aborted"),
+    ((Discard,), "failed_precondition"),
+)
+
+
+class Sentry:
+    """An observer that reports to Sentry: a job's final failure as an event, each attempt as a transaction.
+
+    Attempts that are retried are no events, and the log lines of the runtime about jobs are not counted
+    a second time. Events are grouped by task and type of error, and have no local variables, arguments
+    or results; texts of errors are without the secrets of the job. Every attempt has an isolation scope
+    of its own: what the job sets and logs is on its event, what a request has set is not. Attempts
+    (``queue.process``) belong to the trace in which the job was submitted (``queue.publish``).
+    """
+
+    def __init__(self) -> None:
+        self._headers: WeakKeyDictionary[Job[Any], dict[str, str]] = WeakKeyDictionary()
+        self._scopes: WeakKeyDictionary[Job[Any], tuple[Any, Any]] = WeakKeyDictionary()
+
+    @property
+    def listens_to(self) -> tuple[type, ...]:
+        """To nothing where Sentry was not set up."""
+        return KINDS if sentry_sdk.get_client().is_active() else NOTHING
+
+    def attach(self, host: ObserverHost, /) -> None:
+        """Keep the runtime's own log lines from being events of their own."""
+        ignore_logger("bgruntime")
+
+    def on_event(self, event: Event, /) -> None:
+        """Note where a job was submitted; report one that failed."""
+        match event:
+            case JobAccepted(job=job):
+                self._headers[job] = _published(job)
+            case JobSettled(job=job, state=state):
+                if state in FAILED:
+                    self._report(job, event)
+                self._scopes.pop(job, None)
+            case _:
+                pass
+
+    @contextmanager
+    def around(self, context: JobContext, /) -> Iterator[None]:
+        """An isolation scope and a transaction for one attempt."""
+        if not sentry_sdk.get_client().is_active():
+            yield
+            return
+        job = context._job
+        scope = sentry_sdk.Scope(ty=ScopeType.ISOLATION)
+        with use_isolation_scope(scope):
+            scope.set_tag("bgruntime.task", job.task)
+            transaction = sentry_sdk.continue_trace(
+                self._headers.get(job, {}), op="queue.process", name=job.task, source="task", origin=ORIGIN
+            )
+            _describe(transaction, job)
+            transaction.set_data("messaging.message.retry.count", job.attempt - 1)
+            self._scopes[job] = scope, transaction
+            with sentry_sdk.start_transaction(transaction):
+                status = "ok"
+                try:
+                    yield
+                except BaseException as error:  # the runtime goes on raising it
+                    status = _status_of(error)
+                transaction.set_status(status)
+
+    def _report(self, job: Job[Any], event: JobSettled) -> None:
+        assert event.error is not None
+        scope, transaction = self._scopes.get(job, (sentry_sdk.Scope(ty=ScopeType.ISOLATION), None))
+        told = _event_of(event.error, event)
+        told["transaction"] = job.task
+        told["fingerprint"] = ["bgruntime", job.task, _cause(event.error)]
+        told["tags"] = {"bgruntime.task": job.task, "bgruntime.reason": str(event.reason)}
+        told["contexts"] = {
+            "job": {
+                "id": job.id,
+                "task": job.task,
+                "queue": definition_of(job).options.queue,
+                "attempt": job.attempt,
+                "outcome": None if event.outcome is None else str(event.outcome),
+                "reason": event.reason,
+                "queue_wait_s": event.queue_wait,
+                "duration_s": event.duration,
+            }
+        }
+        if transaction is not None:
+            told["contexts"]["trace"] = transaction.get_trace_context()
+        with use_isolation_scope(scope):
+            sentry_sdk.capture_event(cast("Any", told))
+
+
+def _published(job: Job[Any]) -> dict[str, str]:
+    """The headers by which the attempts continue the trace of whoever submits *job*."""
+    if sentry_sdk.get_current_span() is None:
+        return _headers_here()
+    with sentry_sdk.start_span(op="queue.publish", name=job.task, origin=ORIGIN) as span:
+        _describe(span, job)
+        return _headers_here()
+
+
+def _headers_here() -> dict[str, str]:
+    return {
+        "sentry-trace": sentry_sdk.get_traceparent() or "",
+        "baggage": sentry_sdk.get_baggage() or "",
+    }
+
+
+def _describe(span: Any, job: Job[Any]) -> None:
+    span.set_data("messaging.system", "bgruntime")
+    span.set_data("messaging.message.id", job.id)
+    span.set_data("messaging.destination.name", definition_of(job).options.queue)
+
+
+def _status_of(error: BaseException) -> str:
+    return next((status for kinds, status in STATUSES if isinstance(error, kinds)), "internal_error")
+
+
+def _event_of(error: BaseException, event: JobSettled) -> dict[str, Any]:
+    """The event of *error* with its causes, without local variables and secrets."""
+    options = {**sentry_sdk.get_client().options, "include_local_variables": False}
+    made, _ = event_from_exception(
+        error, client_options=options, mechanism={"type": "bgruntime", "handled": False}
+    )
+    told = cast("dict[str, Any]", made)
+    for value in told["exception"]["values"]:
+        value["value"] = event.scrub(str(value.get("value") or ""))
+        for frame in (value.get("stacktrace") or {}).get("frames", ()):
+            frame.pop("vars", None)
+    return told
+
+
+def _cause(error: BaseException) -> str:
+    """The type of what the job raised, by which events are grouped."""
+    raised = error.__cause__ if type(error).__name__ == "JobExited" and error.__cause__ else error
+    return name_of(type(raised))
+
+
+__all__ = ["Sentry"]
