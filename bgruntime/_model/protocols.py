@@ -95,9 +95,7 @@ class HealthObserver(Protocol):
 class SurroundingObserver(Protocol):
     """An observer that also wraps each attempt, outside the runtime's middleware."""
 
-    def around(
-        self, context: Any, /
-    ) -> AbstractAsyncContextManager[Any] | AbstractContextManager[Any]:
+    def around(self, context: Any, /) -> AbstractAsyncContextManager[Any] | AbstractContextManager[Any]:
         """As `Middleware`."""
         ...
 

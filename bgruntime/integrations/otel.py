@@ -57,7 +57,7 @@ _propagator = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """An observer that makes spans: ``send {task}`` where a job is submitted, ``process {task}`` for each attempt.
+    """An observer that makes spans: ``send {task}`` for a submission, ``process {task}`` for each attempt.
 
     The span of an attempt is the current one inside the job, and its trace_id stands in the job's log
     lines. It is the root of a trace of its own, with a link to the submission; with ``parent="submitter"``
@@ -117,7 +117,7 @@ class Tracing:
                 pass
 
     def _accepted(self, job: Job[Any]) -> None:
-        """Note where *job* was submitted: here, in a span of its own, or once, when it came into the journal."""
+        """Note where *job* was submitted: here, in a span of its own, or before it was in the journal."""
         here = trace.get_current_span().get_span_context()
         earlier = span_context_of(definition_of(job).trace)
         if earlier.is_valid:

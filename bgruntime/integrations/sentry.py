@@ -159,9 +159,11 @@ def _event_of(error: BaseException, event: JobSettled) -> dict[str, Any]:
         error, client_options=options, mechanism={"type": "bgruntime", "handled": False}
     )
     told = cast("dict[str, Any]", made)
-    for value in told["exception"]["values"]:
+    values: list[dict[str, Any]] = told["exception"]["values"]
+    for value in values:
         value["value"] = event.scrub(str(value.get("value") or ""))
-        for frame in (value.get("stacktrace") or {}).get("frames", ()):
+        frames: list[dict[str, Any]] = value["stacktrace"]["frames"] if value.get("stacktrace") else []
+        for frame in frames:
             frame.pop("vars", None)
     return told
 

@@ -58,8 +58,8 @@ class JobLog:
 
     With *level* DEBUG the starts and the ends that are no failures, too. The fields are job_id, task,
     attempt, queue_wait_s, duration_s, outcome, reason, error_type, error (what it said, without
-    secrets), delay_s for a retry, trace_id where somebody traces; for a failure also place, the application's own line that raised,
-    and traceback (without local variables) where asked for.
+    secrets), delay_s for a retry, trace_id where somebody traces; for a failure also place, the
+    application's own line that raised, and traceback (without local variables) where asked for.
 
     Args:
         logger: where to write; the application's structlog, or stderr where it has none.

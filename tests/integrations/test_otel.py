@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 
 import pytest
@@ -19,7 +20,7 @@ from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 from bgruntime import Cancel, JobTimedOut, Runtime, Snooze, current_job, task
 from bgruntime.extend import JobAccepted, JobSettled, trace_of
 from bgruntime.integrations.otel import Tracing, span_context_of
-from bgruntime.logs import JobLog
+from bgruntime.logs import configure
 
 
 class Spans:
@@ -241,12 +242,15 @@ def test_the_lines_of_a_job_bear_the_trace_id_of_its_attempt(run, spans):
         raise OSError("disk")
 
     async def main():
-        with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
-            async with Runtime(observers=[Tracing(spans.provider), JobLog()]) as rt:
-                await (await rt.submit(says)).wait()
-        return {line["event"]: line.get("trace_id") for line in lines}
+        async with Runtime(observers=[Tracing(spans.provider)]) as rt:
+            await (await rt.submit(says)).wait()
 
-    found = run(main)
+    stream = io.StringIO()
+    with configure(json=True, stream=stream) as logs:
+        run(main)
+        logs.flush()
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    found = {line["event"]: line.get("trace_id") for line in lines}
     expected = trace.format_trace_id(spans.one("process otel.says").context.trace_id)
     assert found == {"a line of the application": expected, "job.failed": expected}
 
