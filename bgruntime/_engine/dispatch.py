@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .supervise import Supervisor
 
 STARTS_PER_TURN = 64
-SLICE_SECONDS = 0.001
+SLICE_SECONDS = 0.0005
 SWEEP_FROM = 256
 BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
 
@@ -215,7 +215,7 @@ def pump(engine: Supervisor) -> None:
     else:
         engine.pumping = False
     if len(engine.recent) >= engine.fold_at:
-        engine.fold()
+        engine.loop.call_soon(engine.fold, context=engine.context)  # it may take as long as all of this
     if engine.room_wanted:
         engine.offer_room()
 

@@ -71,7 +71,7 @@ class BatchObserver(Protocol):
     """An observer of the ends of attempts in bulk: by far the cheapest way to measure."""
 
     def on_batch(self, records: Sequence[Any], /) -> None:
-        """About 1,000 ended attempts, or those since the last time whenever statistics are read.
+        """Some hundred ended attempts, or those since the last time whenever statistics are read.
 
         Each is a plain tuple with the fields of `extend.Record`, in their order.
         """

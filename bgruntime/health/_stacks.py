@@ -28,7 +28,9 @@ def lines_of(thread: int) -> list[Line]:
     frame: FrameType | None = sys._current_frames().get(thread)
     lines: list[Line] = []
     while frame is not None and len(lines) < FRAMES:
-        lines.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_qualname))
+        code = frame.f_code
+        # Between two lines a frame has none: None, whatever its annotation says.
+        lines.append((code.co_filename, frame.f_lineno or code.co_firstlineno, code.co_qualname))
         frame = frame.f_back
     return lines
 

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
@@ -77,29 +77,12 @@ class Sentry:
             case _:
                 pass
 
-    @contextmanager
-    def around(self, context: JobContext, /) -> Iterator[None]:
+    def around(self, context: JobContext, /) -> AbstractContextManager[None]:
         """An isolation scope and a transaction for one attempt."""
-        if not sentry_sdk.get_client().is_active():
-            yield
-            return
         job = context._job
         scope = sentry_sdk.Scope(ty=ScopeType.ISOLATION)
-        with use_isolation_scope(scope):
-            scope.set_tag("bgruntime.task", job.task)
-            transaction = sentry_sdk.continue_trace(
-                self._headers.get(job, {}), op="queue.process", name=job.task, source="task", origin=ORIGIN
-            )
-            _describe(transaction, job)
-            transaction.set_data("messaging.message.retry.count", job.attempt - 1)
-            self._scopes[job] = scope, transaction
-            with sentry_sdk.start_transaction(transaction):
-                status = "ok"
-                try:
-                    yield
-                except BaseException as error:  # the runtime goes on raising it
-                    status = _status_of(error)
-                transaction.set_status(status)
+        scope.set_tag("bgruntime.task", job.task)
+        return _Attempt(job, scope, self._headers.get(job, {}), self._scopes)
 
     def _report(self, job: Job[Any], event: JobSettled) -> None:
         assert event.error is not None
@@ -124,6 +107,45 @@ class Sentry:
             told["contexts"]["trace"] = transaction.get_trace_context()
         with use_isolation_scope(scope):
             sentry_sdk.capture_event(cast("Any", told))
+
+
+class _Attempt:
+    """What surrounds one attempt. Not a generator: that would stand in the traceback of the job's error."""
+
+    def __init__(
+        self,
+        job: Job[Any],
+        scope: Any,
+        headers: dict[str, str],
+        scopes: WeakKeyDictionary[Job[Any], tuple[Any, Any]],
+    ) -> None:
+        self._job, self._scope, self._headers, self._scopes = job, scope, headers, scopes
+        self._open = ExitStack()
+
+    def __enter__(self) -> None:
+        if not sentry_sdk.get_client().is_active():
+            return
+        job, name = self._job, self._job.task
+        self._open.enter_context(use_isolation_scope(self._scope))
+        self._transaction = sentry_sdk.continue_trace(
+            self._headers, op="queue.process", name=name, source="task", origin=ORIGIN
+        )
+        _describe(self._transaction, job)
+        self._transaction.set_data("messaging.message.retry.count", job.attempt - 1)
+        self._scopes[job] = self._scope, self._transaction
+        self._open.enter_context(sentry_sdk.start_transaction(self._transaction))
+        self._open.callback(self._tell_status)
+        self._status = "ok"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._status = _status_of(error)
+        self._open.close()
+
+    def _tell_status(self) -> None:
+        self._transaction.set_status(self._status)
 
 
 def _published(job: Job[Any]) -> dict[str, str]:

@@ -12,32 +12,13 @@ pytest.importorskip("opentelemetry.sdk")
 
 import structlog
 from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 
 from bgruntime import Cancel, JobTimedOut, Runtime, Snooze, current_job, task
 from bgruntime.extend import JobAccepted, JobSettled, trace_of
 from bgruntime.integrations.otel import Tracing, span_context_of
 from bgruntime.logs import configure
-
-
-class Spans:
-    """A provider whose finished spans can be asked for."""
-
-    def __init__(self) -> None:
-        self.exporter = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.tracer = self.provider.get_tracer("application")
-
-    def named(self, name: str):
-        return [span for span in self.exporter.get_finished_spans() if span.name == name]
-
-    def one(self, name: str):
-        [span] = self.named(name)
-        return span
+from tests.integrations.recorders import Spans
 
 
 @pytest.fixture

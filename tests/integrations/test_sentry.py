@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import io
-import json
 import logging
 
 import pytest
@@ -12,57 +11,18 @@ import pytest
 pytest.importorskip("sentry_sdk")
 
 import sentry_sdk
-from sentry_sdk.integrations.logging import LoggingIntegration
-from sentry_sdk.transport import Transport
 
 from bgruntime import Discard, Runtime, current_job, task
 from bgruntime.extend import JobAccepted, JobUncompleted
 from bgruntime.integrations.sentry import Sentry
 from bgruntime.logs import configure
-
-
-class Sent(Transport):
-    """A transport that keeps what it is given, as it would go over the wire."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.items: list[tuple[str, dict]] = []
-
-    def capture_envelope(self, envelope) -> None:
-        for item in envelope.items:
-            if item.type in ("event", "transaction"):
-                self.items.append((item.type, json.loads(item.payload.get_bytes())))
-
-    @property
-    def events(self) -> list[dict]:
-        return [told for kind, told in self.items if kind == "event"]
-
-    @property
-    def transactions(self) -> list[dict]:
-        return [told for kind, told in self.items if kind == "transaction"]
-
-    @property
-    def text(self) -> str:
-        return json.dumps(self.items)
+from tests.integrations.recorders import sentry_set_up
 
 
 @pytest.fixture
 def sent():
-    sent = Sent()
-    with sentry_sdk.isolation_scope(), sentry_sdk.new_scope():
-        sentry_sdk.init(
-            dsn="https://key@sentry.invalid/1",
-            transport=sent,
-            traces_sample_rate=1.0,
-            default_integrations=False,  # which patch threads, for all tests that follow
-            auto_enabling_integrations=False,
-            integrations=[LoggingIntegration()],
-            enable_backpressure_handling=False,  # which has a thread
-            auto_session_tracking=False,
-        )
+    with sentry_set_up() as sent:
         yield sent
-        sentry_sdk.get_client().close(timeout=0)
-        sentry_sdk.get_global_scope().set_client(None)
 
 
 @task(name="sentry.pay")
@@ -83,7 +43,7 @@ def test_a_job_that_fails_for_good_is_one_event_without_locals_and_arguments(run
     [error] = event["exception"]["values"]
     assert (error["type"], error["value"]) == ("LookupError", "no account, 14")
     assert error["mechanism"]["handled"] is False
-    assert error["stacktrace"]["frames"][-1]["function"] == "pay"
+    assert [frame["function"] for frame in error["stacktrace"]["frames"]] == ["pay"]
     assert not any("vars" in frame for frame in error["stacktrace"]["frames"])
     assert event["fingerprint"] == ["bgruntime", "sentry.pay", "LookupError"]
     assert event["transaction"] == "sentry.pay"
