@@ -1216,7 +1216,8 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 def _arounds(observers: Sequence[Any]) -> tuple[Middleware, ...]:
-    return tuple(observer.around for observer in observers if hasattr(observer, "around"))
+    arounds = (getattr(observer, "around", None) for observer in observers)
+    return tuple(around for around in arounds if around is not None)
 
 
 def _checked_queues(queues: Sequence[Queue]) -> tuple[Queue, ...]:

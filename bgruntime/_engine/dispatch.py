@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .supervise import Supervisor
 
 STARTS_PER_TURN = 64
-SLICE_SECONDS = 0.0005
+SLICE_SECONDS = 0.001
 SWEEP_FROM = 256
 BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
 

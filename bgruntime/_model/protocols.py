@@ -95,8 +95,9 @@ class HealthObserver(Protocol):
 class SurroundingObserver(Protocol):
     """An observer that also wraps each attempt, outside the runtime's middleware."""
 
-    def around(self, context: Any, /) -> AbstractAsyncContextManager[Any] | AbstractContextManager[Any]:
-        """As `Middleware`."""
+    @property
+    def around(self) -> Middleware | None:
+        """What wraps the attempts, None for nothing. It is asked when the runtime is entered."""
         ...
 
 

@@ -26,6 +26,7 @@ from bgruntime.extend import (
     JobSettled,
     JobState,
     JobUncompleted,
+    Middleware,
     ObserverHost,
     definition_of,
     name_of,
@@ -77,8 +78,12 @@ class Sentry:
             case _:
                 pass
 
-    def around(self, context: JobContext, /) -> AbstractContextManager[None]:
-        """An isolation scope and a transaction for one attempt."""
+    @property
+    def around(self) -> Middleware | None:
+        """An isolation scope and a transaction for each attempt, where Sentry was set up."""
+        return self._around if sentry_sdk.get_client().is_active() else None
+
+    def _around(self, context: JobContext, /) -> AbstractContextManager[None]:
         job = context._job
         scope = sentry_sdk.Scope(ty=ScopeType.ISOLATION)
         scope.set_tag("bgruntime.task", job.task)
@@ -123,8 +128,6 @@ class _Attempt:
         self._open = ExitStack()
 
     def __enter__(self) -> None:
-        if not sentry_sdk.get_client().is_active():
-            return
         job, name = self._job, self._job.task
         self._open.enter_context(use_isolation_scope(self._scope))
         self._transaction = sentry_sdk.continue_trace(
