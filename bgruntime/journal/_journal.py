@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -103,6 +103,7 @@ class Journal(Shelf):
         self._recorder: Recorder | None = None
         self._redriver: Redriver | None = None
         self._looking: set[asyncio.Task[None]] = set()
+        self._before_close: list[Callable[[], Awaitable[None]]] = []
 
     def __repr__(self) -> str:
         state = self._access.ill or ("open" if self._open else "closed")
@@ -162,6 +163,9 @@ class Journal(Shelf):
 
     async def _close(self) -> None:
         self.quiet()
+        for last in self._before_close:
+            with contextlib.suppress(JournalUnavailable):
+                await last()
         for look in list(self._looking):
             look.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
@@ -462,6 +466,10 @@ class Journal(Shelf):
         if self._recorder is None:
             raise UnknownTask("this journal was opened without a runtime")
         return self._recorder
+
+    def before_close(self, service: Callable[[], Awaitable[None]]) -> None:
+        """Have *service*, a coroutine function, called once, before this journal closes."""
+        self._before_close.append(service)
 
     def lead(self, name: str, service: Service, every: float) -> None:
         """Have `service`, a coroutine function, called every so many seconds in one process of the file."""
