@@ -29,7 +29,6 @@ from ._writer import Writer
 Moment = float | datetime | timedelta
 When = Moment | None
 
-TRENDS_KEPT = 90 * 86_400.0  # seconds
 TURN = """
 INSERT INTO meta(name, value) VALUES(?1, ?2)
 ON CONFLICT(name) DO UPDATE SET value = ?2 WHERE ?2 - CAST(value AS REAL) NOT BETWEEN 0 AND ?3"""
@@ -110,7 +109,7 @@ class Shelf:
     async def trends(self, *, task: str | None = None, since: When = None) -> list[Trend]:
         """Hour by hour what became of jobs and how long they took, of all processes; the oldest hour first.
 
-        It is there as far as `bgruntime.metrics.Trends` was among the observers, for 90 days.
+        It is there as far as `bgruntime.metrics.Trends` was among the observers.
 
         Args:
             task: the name of one task.
@@ -119,14 +118,18 @@ class Shelf:
         first = seconds(timedelta(days=7) if since is None else since) or 0.0
         return await self._access.read(_trends.find, int(first // _trends.HOUR), task)
 
-    async def add_trends(self, hours: Iterable[tuple[int, str, Counter[str], Sketch, Sketch]]) -> None:
-        """Add to hours, by their number since the epoch, and tasks: counts by state, run times, waits."""
+    async def add_trends(
+        self, hours: Iterable[tuple[int, str, Counter[str], Sketch, Sketch]], *, forget_before: float
+    ) -> None:
+        """Add to hours, by their number since the epoch, and tasks: counts by state, run times, waits.
+
+        Hours that began before *forget_before*, in seconds since the epoch, go.
+        """
         added = [
             _trends.Hour(number, storable(task), counts, run_time, queue_wait)
             for number, task, counts, run_time, queue_wait in hours
         ]
-        forget = int((ports.current().time() - TRENDS_KEPT) // _trends.HOUR)
-        await self._writer.step(_trends.add, added, forget)
+        await self._writer.step(_trends.add, added, int(forget_before // _trends.HOUR))
 
     async def is_time(self, name: str, every: float) -> bool:
         """True once in *every* so many seconds, whichever process asks, restarts included."""

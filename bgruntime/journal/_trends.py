@@ -1,4 +1,4 @@
-"""Hour by hour, what became of jobs and how long they took: it outlives the process, and processes add to it."""
+"""Hour by hour, what became of jobs and how long they took: over restarts, and of all processes together."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from bgruntime.extend import ObserverHost, Outcome, ShutdownProgress, Sketch, po
 
 HOUR = 3600.0
 EVERY = 60.0  # seconds between two writes
+KEPT = 90 * 86_400.0  # seconds that an hour stays
 SERIES = 1_000  # tasks that are told apart in one hour
 OTHER = "other"
 
@@ -21,7 +22,7 @@ class Trends:
     """An observer that adds what jobs do, hour by hour, to the journal of its runtime: `rt.journal.trends()`.
 
     Counts and percentiles of run time and queue wait, by task; several processes add to the same hours.
-    It writes once a minute and when the journal closes. Without a journal it does nothing.
+    It writes once a minute and when the journal closes; hours stay for 90 days. Without a journal it does nothing.
     """
 
     listens_to = (ShutdownProgress,)  # it gets the ends in bulk
@@ -99,8 +100,11 @@ class Trends:
         if hours:
             try:
                 await self._host.runtime.journal.add_trends(
-                    (number, task, hour.counts, hour.run_time, hour.queue_wait)
-                    for (number, task), hour in hours.items()
+                    [
+                        (number, task, hour.counts, hour.run_time, hour.queue_wait)
+                        for (number, task), hour in hours.items()
+                    ],
+                    forget_before=self._ports.time() - KEPT,
                 )
             except BaseException:
                 for key, hour in self._hours.items():

@@ -82,8 +82,7 @@ def test_what_cannot_be_written_is_kept_for_the_next_time(run, tmp_path):
             await end(rt, works, 2)
             real = rt.journal.add_trends
 
-            async def refuse(hours) -> None:
-                list(hours)
+            async def refuse(hours, **options) -> None:
                 raise OSError("no space left on device")
 
             rt.journal.add_trends = refuse
