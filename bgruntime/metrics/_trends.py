@@ -22,7 +22,8 @@ class Trends:
     """An observer that adds what jobs do, hour by hour, to the journal of its runtime: `rt.journal.trends()`.
 
     Counts and percentiles of run time and queue wait, by task; several processes add to the same hours.
-    It writes once a minute and when the journal closes; hours stay for 90 days. Without a journal it does nothing.
+    It writes once a minute and when the journal closes; hours stay for 90 days. Without a journal it does
+    nothing.
     """
 
     listens_to = (ShutdownProgress,)  # it gets the ends in bulk
