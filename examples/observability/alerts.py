@@ -13,9 +13,10 @@ import os
 import tempfile
 from email import message_from_bytes
 from email.header import decode_header, make_header
+from functools import partial
 from typing import Any
 
-from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP
 
 from bgruntime import Runtime, task
 from bgruntime.alerts import AlertRule, Alerts, Digest
@@ -34,45 +35,40 @@ async def report(number: int) -> None:
 
 
 class Postbox:
-    """A mail server for the demonstration."""
+    """What a mail server on loopback has received."""
 
     def __init__(self) -> None:
         self.subjects: asyncio.Queue[str] = asyncio.Queue()
-        self.loop = asyncio.get_running_loop()
 
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
-        subject = str(make_header(decode_header(message_from_bytes(envelope.content)["Subject"])))
-        self.loop.call_soon_threadsafe(self.subjects.put_nowait, subject)
+        subject = message_from_bytes(envelope.content)["Subject"]
+        self.subjects.put_nowait(str(make_header(decode_header(subject))))
         return "250 OK"
 
 
-class OnAnyPort(Controller):
-    """Reads the port that the system gave before it looks whether it can be reached."""
-
-    def _trigger_server(self) -> None:
-        assert self.server is not None
-        self.port = self.server.sockets[0].getsockname()[1]
-        super()._trigger_server()
+async def fail(urls: list[str], journal: str) -> None:
+    """Three jobs fail: an alert at once, and what is open in a digest."""
+    alerts = Alerts(RULES, channels=["log", *urls], every=0.1)
+    digest = Digest(channels=urls)
+    async with Runtime(observers=[alerts, digest], journal=journal) as rt:
+        for number in range(3):
+            await (await rt.submit(report, number)).wait()
+        open_failures = await digest.tell()  # by itself once a day
+        print("open:", open_failures.title if open_failures else "nothing")
 
 
 async def main() -> None:
-    postbox = Postbox()
-    controller = OnAnyPort(postbox, hostname="127.0.0.1", port=0)
-    controller.start()
-    mail = f"mailto://127.0.0.1:{controller.port}?from=app@example.org&to=ops@example.org&mode=insecure"
-    urls = os.environ.get("ALERT_URLS", mail).split()
-    observers = [Alerts(RULES, channels=["log", *urls], every=0.1), Digest(channels=urls, every=86_400)]
-    try:
+    postbox, loop = Postbox(), asyncio.get_running_loop()
+    session = partial(SMTP, postbox, hostname="localhost", loop=loop)
+    listener = await loop.create_server(session, "127.0.0.1", 0)
+    async with listener:
+        port = listener.sockets[0].getsockname()[1]
+        mail = f"mailto://127.0.0.1:{port}?from=app@example.org&to=ops@example.org&mode=insecure"
+        urls = os.environ.get("ALERT_URLS", mail).split()
         with tempfile.TemporaryDirectory() as folder:
-            async with Runtime(observers=observers, journal=f"{folder}/jobs.db") as rt:
-                for number in range(3):
-                    await (await rt.submit(report, number)).wait()
-                if mail in urls:
-                    print("a mail came:", await postbox.subjects.get())
-                digest = await observers[1].tell()  # by itself once a day
-                print(digest and digest.title)
-    finally:
-        controller.stop()
+            await fail(urls, f"{folder}/jobs.db")
+        while not postbox.subjects.empty():
+            print("a mail came:", postbox.subjects.get_nowait())
 
 
 if __name__ == "__main__":

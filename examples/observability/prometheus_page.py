@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 
 import httpx2
@@ -30,20 +31,20 @@ async def mail(to: str) -> None:
     await asyncio.sleep(0.01)
 
 
-async def main() -> None:
+def write_files() -> None:
     Path("prometheus.yml").write_text(SCRAPE)
     Path("bgruntime_rules.yml").write_text(alert_rules())
     Path("bgruntime_dashboard.json").write_text(grafana_dashboard())  # import it in Grafana
     print("panels:", len(json.loads(grafana_dashboard())["panels"]))
 
+
+async def main() -> None:
     async with Runtime() as rt:
-        config = uvicorn.Config(metrics_app(rt), port=0, log_config=None, lifespan="off")
-        server = uvicorn.Server(config)
         await rt.map(mail, ["a@example.org", "b@example.org"])
-        serving = asyncio.create_task(server.serve())
-        while not server.started:
-            await asyncio.sleep(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
+        listening = socket.create_server(("127.0.0.1", 0))  # 9100 where it is to be scraped
+        port = listening.getsockname()[1]
+        server = uvicorn.Server(uvicorn.Config(metrics_app(rt), log_config=None, lifespan="off"))
+        serving = asyncio.create_task(server.serve([listening]))
         async with httpx2.AsyncClient() as client:
             page = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
         print("\n".join(line for line in page.splitlines() if line.startswith("bgruntime_jobs_finished")))
@@ -52,4 +53,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    write_files()
     asyncio.run(main())

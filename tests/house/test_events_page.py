@@ -49,8 +49,12 @@ asyncio.run(main())
 def kinds() -> list[type]:
     """Every event, in the order of the module."""
     found = [one for _, one in inspect.getmembers(events, inspect.isclass) if issubclass(one, events.Event)]
-    order = [node.name for node in ast.parse(inspect.getsource(events)).body if isinstance(node, ast.ClassDef)]
-    return sorted((one for one in found if one is not events.Event), key=lambda one: order.index(one.__name__))
+    order = [
+        node.name for node in ast.parse(inspect.getsource(events)).body if isinstance(node, ast.ClassDef)
+    ]
+    return sorted(
+        (one for one in found if one is not events.Event), key=lambda one: order.index(one.__name__)
+    )
 
 
 def told_when() -> dict[str, str]:
