@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ class Host:
     def __init__(self, runtime: Runtime, engine: Supervisor) -> None:
         self._runtime = runtime
         self._engine = engine
+        self._trace: Callable[[], str] = str
 
     @property
     def runtime(self) -> Runtime:
@@ -69,6 +70,16 @@ class Host:
 
     def complain(self, about: str, error: BaseException | None) -> None:
         self._engine.complain(about, error)
+
+    def trace_by(self, source: Callable[[], str]) -> None:
+        self._trace = source
+
+    def trace(self) -> str:
+        try:
+            return self._trace()
+        except Exception as error:
+            self._engine.complain("the source of traces failed", error)
+            return ""
 
     def job_of(self, task: Any) -> Job[Any] | None:
         return job_of_task(self._engine, task)

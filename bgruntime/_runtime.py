@@ -210,7 +210,7 @@ class Runtime:
                 self._limits,
                 self._queues,
                 observers=observers,
-                middleware=self._middleware,
+                middleware=(*_arounds(observers), *self._middleware),
                 context_of=context_of,
                 on_interrupt=self._on_interrupt,
                 complain=stack.complain,
@@ -1219,6 +1219,11 @@ def _cancel_from_thread(engine: Supervisor, job: Job[Any], future: concurrent.fu
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _arounds(observers: Sequence[Any]) -> tuple[Middleware, ...]:
+    arounds = (getattr(observer, "around", None) for observer in observers)
+    return tuple(around for around in arounds if around is not None)
 
 
 def _checked_queues(queues: Sequence[Queue]) -> tuple[Queue, ...]:

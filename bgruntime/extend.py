@@ -26,7 +26,7 @@ from ._model.events import (
     RetryScheduled,
     ShutdownProgress,
 )
-from ._model.jobs import Adopted, Definition, arguments_of, definition_of
+from ._model.jobs import Adopted, Definition, arguments_of, definition_of, mark_trace, trace_of
 from ._model.outcomes import Outcome, Reason
 from ._model.policies import TaskOptions
 from ._model.protocols import (
@@ -42,6 +42,7 @@ from ._model.protocols import (
     ObserverHost,
     Payload,
     StatsObserver,
+    SurroundingObserver,
 )
 from ._model.reports import Check, JobTimes
 from ._model.states import TRANSITIONS, JobState
@@ -117,10 +118,12 @@ __all__ = [
     "Sketch",
     "Spread",
     "StatsObserver",
+    "SurroundingObserver",
     "TaskOptions",
     "TaskStats",
     "arguments_of",
     "definition_of",
+    "mark_trace",
     "message_of",
     "name_of",
     "ports",
@@ -129,4 +132,5 @@ __all__ = [
     "secrets_of",
     "success_rate",
     "times_of",
+    "trace_of",
 ]

@@ -42,7 +42,7 @@ from .surround import call_for
 AVAILABLE, RUNNING, RETRYABLE = JobState.AVAILABLE, JobState.RUNNING, JobState.RETRYABLE
 SUCCEEDED = Outcome.SUCCEEDED
 FOREVER = float("inf")
-FOLD_AT = 1000
+FOLD_AT = 500
 KEEP_FINISHED = 1000
 STUCK_SHARE = 0.1
 SICK_SECONDS = 1.0  # until a durable job tries again to have its start written

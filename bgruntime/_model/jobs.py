@@ -44,7 +44,8 @@ class Definition:
 
     `threaded` says that it is a plain function; `resources` are the parameters that are opened for it;
     `coroutine` is the coroutine object when the job is one; `kept` says that the definition lives
-    as long as the program, so that a runtime may remember it.
+    as long as the program, so that a runtime may remember it. `trace` is the traceparent of an earlier
+    submission, where the journal makes a job of one.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Definition:
     resources: tuple[Need, ...] = ()
     coroutine: Any = None
     kept: bool = False
+    trace: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,7 @@ class More:
         "tags",
         "thread",
         "timer",
+        "trace",
         "waits",
     )
 
@@ -214,6 +217,7 @@ class More:
         self.tags: tuple[str, ...] = ()
         self.thread = ThreadUse.NONE
         self.timer: Any = None
+        self.trace = ""
         self.waits = 0
 
 
@@ -422,6 +426,18 @@ def definition_of(job: Job[Any]) -> Definition:
 def arguments_of(job: Job[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of *job*, which are kept until it is over."""
     return job._args or (), job._kwargs or {}
+
+
+def trace_of(job: Job[Any]) -> str:
+    """The W3C traceparent that *job* belongs to: what was marked, else that of the submission which
+    the journal made it of; "" where nobody traces.
+    """
+    return (job._more.trace if job._more is not None else "") or job._entry.definition.trace
+
+
+def mark_trace(job: Job[Any], trace: str) -> None:
+    """Have log lines and the journal name *trace*, a W3C traceparent, for *job*."""
+    job._get_more().trace = trace
 
 
 class _Ended:

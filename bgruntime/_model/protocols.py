@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -23,7 +23,10 @@ class Observer(Protocol):
     context manager it is entered before the runtime starts and left after it has stopped.
 
     It may have more methods than this one; each is called if it is there: those of `Attached`,
-    `BatchObserver`, `StatsObserver` and `HealthObserver`.
+    `BatchObserver`, `StatsObserver`, `HealthObserver` and `SurroundingObserver`.
+
+    AttemptStarted is told in the context of the attempt, JobAccepted in that of the submitter: a
+    contextvar that is set at an attempt's start is set for the job, and for nobody else.
     """
 
     def on_event(self, event: Any, /) -> None:
@@ -47,6 +50,9 @@ class ObserverHost(Protocol):
     def complain(self, about: str, error: BaseException | None, /) -> None:
         """Count a fault under these words in `stats().faults`, and report the first of its kind."""
 
+    def trace_by(self, source: Callable[[], str], /) -> None:
+        """Have the journal ask *source* for the traceparent of the code that submits a durable job."""
+
     def job_of(self, task: Any, /) -> Job[Any] | None:
         """The job whose code this asyncio task runs, None for other tasks. From any thread.
 
@@ -65,7 +71,7 @@ class BatchObserver(Protocol):
     """An observer of the ends of attempts in bulk: by far the cheapest way to measure."""
 
     def on_batch(self, records: Sequence[Any], /) -> None:
-        """About 1,000 ended attempts, or those since the last time whenever statistics are read.
+        """Some hundred ended attempts, or those since the last time whenever statistics are read.
 
         Each is a plain tuple with the fields of `extend.Record`, in their order.
         """
@@ -83,6 +89,15 @@ class HealthObserver(Protocol):
 
     def checks(self) -> Sequence[Check]:
         """What it looks at, those that pass included."""
+        ...
+
+
+class SurroundingObserver(Protocol):
+    """An observer that also wraps each attempt, outside the runtime's middleware."""
+
+    @property
+    def around(self) -> Middleware | None:
+        """What wraps the attempts, None for nothing. It is asked when the runtime is entered."""
         ...
 
 
@@ -166,6 +181,10 @@ class JournalHost(Protocol):
 
     def emit(self, event: Event) -> None:
         """Tell whoever listens."""
+
+    def trace(self) -> str:
+        """The W3C traceparent of the code that runs now, "" where nobody traces."""
+        ...
 
     def nudge(self) -> None:
         """What `waiting` answers has changed."""

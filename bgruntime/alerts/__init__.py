@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ._alerts import Alerts
 from ._channels import AppriseChannel, CallChannel, LogChannel
+from ._digest import Digest
 from ._rules import DEFAULT_RULES, Alert, AlertRule
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "Alerts",
     "AppriseChannel",
     "CallChannel",
+    "Digest",
     "LogChannel",
 ]

@@ -25,7 +25,7 @@ class LogChannel:
 
     async def send(self, alert: Alert, /) -> None:
         """Write one line."""
-        level = logging.INFO if alert.state in ("resolved", "test") else logging.ERROR
+        level = logging.INFO if alert.state in ("resolved", "test", "digest") else logging.ERROR
         self._log.log(level, "alert.%s %s", alert.state, alert.title, extra=_fields(alert))
 
 
@@ -82,7 +82,9 @@ class AppriseChannel:
     async def send(self, alert: Alert, /) -> None:
         """Send it from a thread. Raises OSError when the other side did not take it."""
         kinds = self._kinds
-        kind = {"resolved": kinds.SUCCESS, "test": kinds.INFO}.get(alert.state, kinds.FAILURE)
+        kind = {"resolved": kinds.SUCCESS, "test": kinds.INFO, "digest": kinds.INFO}.get(
+            alert.state, kinds.FAILURE
+        )
         sent = await self._threads.call(
             functools.partial(self._service.notify, body=alert.text, title=alert.title, notify_type=kind)
         )

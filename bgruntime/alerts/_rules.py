@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 Metric = Literal["failure_rate", "consecutive_failures", "p95", "queue_age", "stuck", "loop_lag", "journal"]
-State = Literal["raised", "reminder", "resolved", "test"]
+State = Literal["raised", "reminder", "resolved", "test", "digest"]
 
 PER_TASK = frozenset({"failure_rate", "consecutive_failures", "p95"})
 COUNTED = frozenset({"consecutive_failures", "stuck", "journal"})  # they hold from the threshold on
@@ -92,7 +92,7 @@ DEFAULT_RULES = (
 class Alert:
     """One notice: which rule, about what, what was measured.
 
-    `state` is raised, reminder, resolved or test; `task` is None for the whole runtime. `since` and
+    `state` is raised, reminder, resolved, test or digest; `task` is None for the whole runtime. `since` and
     `at` are seconds since the epoch. `jobs` is how many jobs the value was taken from. `error` and
     `message` are of the newest failure, without secrets. `place` is where the loop was held.
     """
@@ -114,6 +114,8 @@ class Alert:
     @property
     def title(self) -> str:
         """One line: `[raised] failure rate of shop:pay is 35 % (limit 10 %)`."""
+        if self.state == "digest":
+            return f"[digest] {self.value:g} open failures"
         what = _WORDS.get(self.metric, self.metric)
         about = what if self.task is None else f"{what} of {self.task}"
         return f"[{self.state}] {about}: {self._shown(self.value)} (limit {self._shown(self.threshold)})"
@@ -121,6 +123,8 @@ class Alert:
     @property
     def text(self) -> str:
         """A few lines for a person: the rule, how long it has gone on, the newest failure."""
+        if self.state == "digest":
+            return self.message
         lines = [f"rule: {self.rule}"]
         if self.jobs:
             lines.append(f"jobs: {self.jobs} in the last {self.window:g} s")

@@ -3,6 +3,9 @@
     REGISTRY.register(RuntimeCollector(rt))          # beside your own metrics
     app.mount("/metrics", metrics_app(rt))           # or as an ASGI app of its own
 
+A dashboard for Grafana and rules for Prometheus come with it: `python -c "from
+bgruntime.integrations.prometheus import alert_rules; print(alert_rules())" > bgruntime.yml`.
+
 Jobs pay nothing for it: the runtime counts anyway, and a scrape reads what it has counted.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from importlib.resources import files
 from typing import Any
 
 import prometheus_client
@@ -218,4 +222,14 @@ def metrics_app(runtime: Runtime, registry: CollectorRegistry | None = None) -> 
     return tools.make_asgi_app(registry=registry)
 
 
-__all__ = ["RuntimeCollector", "metrics_app"]
+def grafana_dashboard() -> str:
+    """The JSON of a dashboard of these metrics, to be imported into Grafana 10 or later."""
+    return files("bgruntime.integrations").joinpath("grafana_dashboard.json").read_text("utf-8")
+
+
+def alert_rules() -> str:
+    """The YAML of alert rules on these metrics, for `rule_files` of Prometheus."""
+    return files("bgruntime.integrations").joinpath("prometheus_rules.yml").read_text("utf-8")
+
+
+__all__ = ["RuntimeCollector", "alert_rules", "grafana_dashboard", "metrics_app"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from ._failures import AttemptFailure, Failure, FailureGroup
 from ._journal import Journal
 from ._shelf import JournalStats
+from ._trends import Trend
 from ._upkeep import Retention
 
-__all__ = ["AttemptFailure", "Failure", "FailureGroup", "Journal", "JournalStats", "Retention"]
+__all__ = ["AttemptFailure", "Failure", "FailureGroup", "Journal", "JournalStats", "Retention", "Trend"]

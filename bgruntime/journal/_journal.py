@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -23,6 +23,7 @@ from bgruntime.extend import (
     RedriveExhausted,
     definition_of,
     ports,
+    trace_of,
 )
 
 from ._access import LOCK_LIMIT, Access
@@ -103,6 +104,7 @@ class Journal(Shelf):
         self._recorder: Recorder | None = None
         self._redriver: Redriver | None = None
         self._looking: set[asyncio.Task[None]] = set()
+        self._before_close: list[Callable[[], Awaitable[None]]] = []
 
     def __repr__(self) -> str:
         state = self._access.ill or ("open" if self._open else "closed")
@@ -162,6 +164,9 @@ class Journal(Shelf):
 
     async def _close(self) -> None:
         self.quiet()
+        for last in self._before_close:
+            with contextlib.suppress(JournalUnavailable):
+                await last()
         for look in list(self._looking):
             look.cancel()
         await asyncio.gather(*self._looking, return_exceptions=True)
@@ -244,7 +249,8 @@ class Journal(Shelf):
 
     def _row(self, job: Job[Any], entry: Entry, payload: Payload) -> tuple[Any, ...]:
         definition = definition_of(job)
-        options = None if definition.kept else options_of(definition)
+        trace = trace_of(job) or ("" if self._host is None else self._host.trace())
+        options = None if definition.kept and not trace else options_of(definition, trace)
         return (
             entry.key,
             entry.id,
@@ -456,6 +462,10 @@ class Journal(Shelf):
         if self._recorder is None:
             raise UnknownTask("this journal was opened without a runtime")
         return self._recorder
+
+    def before_close(self, service: Callable[[], Awaitable[None]]) -> None:
+        """Have *service*, a coroutine function, called once, before this journal closes."""
+        self._before_close.append(service)
 
     def lead(self, name: str, service: Service, every: float) -> None:
         """Have `service`, a coroutine function, called every so many seconds in one process of the file."""

@@ -40,6 +40,15 @@ class Answer:
         return self._value
 
 
+class Unsaid(tuple[Any, ...]):
+    """Arguments that do not show: aiosqlite writes what it executes to its log, at DEBUG."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "(…)"
+
+
 class Line:
     """An open connection to `path`; `await Line.open(…)`, and `close` it in every case.
 
@@ -90,7 +99,7 @@ class Line:
     ) -> R:
         """What `function(connection, *args)` returns, run in the connection's thread."""
         assert not kwargs
-        return cast("R", await self._connection.execute_fetchall(cast("str", function), args))
+        return cast("R", await self._connection.execute_fetchall(cast("str", function), Unsaid(args)))
 
     async def close(self) -> None:
         """Closes the connection when the calls before it are done. A cancellation is kept, not obeyed."""

@@ -19,6 +19,7 @@ from bgruntime.extend import (
     arguments_of,
     definition_of,
     ports,
+    trace_of,
 )
 
 from ._batch import Ending
@@ -93,7 +94,7 @@ class Recorder:
         record.update(
             key=self._next_key(),
             args=described.text,
-            options=options_of(definition),
+            options=options_of(definition, trace_of(job)),
             origin=origin,
             run=None,
             owner=None,
@@ -182,7 +183,7 @@ def told(ended: Ended) -> tuple[str, str]:
     return name_of(type(ended.error)), capped(message_of(ended.error), 2_000)
 
 
-def options_of(definition: Definition) -> str | None:
+def options_of(definition: Definition, trace: str = "") -> str | None:
     """The options that a job of it keeps when it is written down; None when there are none to speak of."""
     options = definition.options
     kept: dict[str, Any] = {"priority": options.priority, "timeout": options.timeout, "queue": options.queue}
@@ -192,4 +193,6 @@ def options_of(definition: Definition) -> str | None:
         kept["expires_in"] = options.expires_in
     if options.max_attempts != 1:
         kept["max_attempts"] = options.max_attempts
+    if trace:
+        kept["trace"] = trace
     return json.dumps(kept)

@@ -275,9 +275,10 @@ def with_options(definition: Definition, options: str | None) -> Definition:
     if "tags" in kept:
         known["tags"] = tuple(kept["tags"])
     own = definition.options
-    if all(getattr(own, name) == value for name, value in known.items()):
+    trace = str(kept.get("trace", ""))
+    if not trace and all(getattr(own, name) == value for name, value in known.items()):
         return definition
-    return replace(definition, options=replace(own, **known), kept=False)
+    return replace(definition, options=replace(own, **known), kept=False, trace=trace)
 
 
 def claim_due(connection: sqlite3.Connection, owner: int, now: int, names: str, limit: int) -> list[Failed]:

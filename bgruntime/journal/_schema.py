@@ -57,7 +57,12 @@ CREATE INDEX ended_cause ON ended(cause, state, failed_ms);
 CREATE INDEX ended_due ON ended(due_ms) WHERE due_ms IS NOT NULL;
 CREATE INDEX ended_owner ON ended(owner) WHERE owner IS NOT NULL;
 """
-MIGRATIONS = (FIRST,)
+SECOND = """
+CREATE TABLE trend(                 -- what became of jobs, by hour since the epoch and task
+  hour INTEGER NOT NULL, task TEXT NOT NULL, counts TEXT NOT NULL,
+  run_time BLOB NOT NULL, queue_wait BLOB NOT NULL, PRIMARY KEY(hour, task)) STRICT, WITHOUT ROWID;
+"""
+MIGRATIONS = (FIRST, SECOND)
 NEWEST = len(MIGRATIONS)
 
 LOG_BYTES = 4_000_000

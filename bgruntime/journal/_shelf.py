@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bgruntime.extend import ports
+from bgruntime.extend import Sketch, ports
 
-from . import _exchange, _failures
+from . import _exchange, _failures, _trends
 from ._access import Access
 from ._failures import Failure, FailureGroup, Filter
 from ._keys import milliseconds
 from ._ledger import Ledger
 from ._schema import NEWEST
 from ._states import OPEN, Row, rows_of
+from ._texts import storable
+from ._trends import Trend
 from ._upkeep import Upkeep
 from ._writer import Writer
 
 Moment = float | datetime | timedelta
 When = Moment | None
 
+TURN = """
+INSERT INTO meta(name, value) VALUES(?1, ?2)
+ON CONFLICT(name) DO UPDATE SET value = ?2 WHERE ?2 - CAST(value AS REAL) NOT BETWEEN 0 AND ?3"""
 COUNT_JOBS = "SELECT state, count(*) FROM job GROUP BY state"
 COUNT_ENDED = "SELECT state, count(*) FROM ended GROUP BY state"
 COUNT_OWNERS = "SELECT count(*) FROM owner"
@@ -99,6 +105,35 @@ class Shelf:
         wanted = filter_of(task=task, error=error, since=since, until=until, state=state, reason=reason)
         await self._settled()
         return await self._access.read(_failures.failures, wanted, limit, self._known, self._now())
+
+    async def trends(self, *, task: str | None = None, since: When = None) -> list[Trend]:
+        """Hour by hour what became of jobs and how long they took, of all processes; the oldest hour first.
+
+        It is there as far as `bgruntime.metrics.Trends` was among the observers.
+
+        Args:
+            task: the name of one task.
+            since: seconds since the epoch, a `datetime`, or a `timedelta` back from now; by default a week.
+        """
+        first = seconds(timedelta(days=7) if since is None else since) or 0.0
+        return await self._access.read(_trends.find, int(first // _trends.HOUR), task)
+
+    async def add_trends(
+        self, hours: Iterable[tuple[int, str, Counter[str], Sketch, Sketch]], *, forget_before: float
+    ) -> None:
+        """Add to hours, by their number since the epoch, and tasks: counts by state, run times, waits.
+
+        Hours that began before *forget_before*, in seconds since the epoch, go.
+        """
+        added = [
+            _trends.Hour(number, storable(task), counts, run_time, queue_wait)
+            for number, task, counts, run_time, queue_wait in hours
+        ]
+        await self._writer.step(_trends.add, added, int(forget_before // _trends.HOUR))
+
+    async def is_time(self, name: str, every: float) -> bool:
+        """True once in *every* so many seconds, whichever process asks, restarts included."""
+        return await self._writer.step(take_turn, name, ports.current().time(), every)
 
     async def count(
         self,
@@ -315,3 +350,8 @@ def _private(path: str, flags: int) -> int:
 
 
 __all__ = ["OPEN", "JournalStats", "Shelf", "filter_of"]
+
+
+def take_turn(connection: sqlite3.Connection, name: str, now: float, every: float) -> bool:
+    """Note that it is done now, unless that was less than *every* seconds ago; whether it was noted."""
+    return connection.execute(TURN, (f"turn {name}", str(now), every)).rowcount == 1

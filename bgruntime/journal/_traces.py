@@ -132,7 +132,7 @@ def _frames(traceback: TracebackType | None) -> tuple[tuple[Frame, ...], int]:
     while traceback is not None:
         code = traceback.tb_frame.f_code
         if frames or not code.co_filename.startswith(OURS):
-            frames.append((code.co_filename, traceback.tb_lineno, code.co_name))
+            frames.append((code.co_filename, traceback.tb_lineno or code.co_firstlineno, code.co_name))
         traceback = traceback.tb_next
     skipped = max(0, len(frames) - FRAMES)
     if skipped:

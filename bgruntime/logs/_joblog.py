@@ -23,6 +23,7 @@ from bgruntime.extend import (
     LoopBlocked,
     RedriveExhausted,
     RetryScheduled,
+    trace_of,
 )
 
 from ._lines import Console, stamp
@@ -40,6 +41,7 @@ WARNINGS = (
 )
 DETAILS = (AttemptStarted, JobSettled)
 
+TRACE_ID = slice(3, 35)  # where it stands in a traceparent
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
 
 _level: int | None = None
@@ -56,8 +58,8 @@ class JobLog:
 
     With *level* DEBUG the starts and the ends that are no failures, too. The fields are job_id, task,
     attempt, queue_wait_s, duration_s, outcome, reason, error_type, error (what it said, without
-    secrets), delay_s for a retry; for a failure also place, the application's own line that raised,
-    and traceback (without local variables) where asked for.
+    secrets), delay_s for a retry, trace_id where somebody traces; for a failure also place, the
+    application's own line that raised, and traceback (without local variables) where asked for.
 
     Args:
         logger: where to write; the application's structlog, or stderr where it has none.
@@ -192,7 +194,9 @@ _WRITERS: dict[type[Event], Callable[[Any, Any], None]] = {
 
 
 def _about(job: Job[Any], attempt: int) -> dict[str, Any]:
-    return {"job_id": job.id, "task": job.task, "attempt": attempt}
+    about = {"job_id": job.id, "task": job.task, "attempt": attempt}
+    trace = trace_of(job)
+    return about | {"trace_id": trace[TRACE_ID]} if trace else about
 
 
 def _error(event: RetryScheduled | JobSettled) -> dict[str, Any]:

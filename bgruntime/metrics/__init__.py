@@ -28,6 +28,7 @@ from bgruntime.extend import (
 
 from ._failures import Reasons, together
 from ._process import Process
+from ._trends import Trends
 from ._window import Slice, Window, merged, minute_of, recent_of, spread_of
 
 SERIES = 1_000  # tasks that are told apart
@@ -190,4 +191,4 @@ def _error_of(event: JobSettled) -> str:
     return str(event.reason) if error is None else type(error).__name__
 
 
-__all__ = ["Metrics"]
+__all__ = ["Metrics", "Trends"]

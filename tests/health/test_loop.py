@@ -11,7 +11,7 @@ import pytest
 
 from bgruntime import Runtime, task
 from bgruntime.extend import LoopBlocked
-from bgruntime.health import LoopWatch
+from bgruntime.health import LoopWatch, _stacks
 
 pytestmark = pytest.mark.timing
 
@@ -157,3 +157,17 @@ def test_switched_off_it_measures_nothing_and_starts_no_thread(run):
 def test_a_limit_is_more_than_nothing():
     with pytest.raises(ValueError, match="limit"):
         LoopWatch(limit=0)
+
+
+def test_a_frame_without_a_line_is_told_by_its_function():
+    class Code:
+        co_filename, co_firstlineno, co_qualname = __file__, 7, "between_two_lines"
+
+    class Frame:
+        f_code, f_lineno, f_back = Code, None, None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_stacks.sys, "_current_frames", lambda: {1: Frame})
+        lines = _stacks.lines_of(1)
+    assert lines == [(__file__, 7, "between_two_lines")]
+    assert "line 7, in between_two_lines" in _stacks.written(lines)

@@ -1,0 +1,146 @@
+"""Numbers that outlive the process: hour by hour, in the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from bgruntime.extend import ObserverHost, Outcome, ShutdownProgress, Sketch, ports
+
+HOUR = 3600.0
+EVERY = 60.0  # seconds between two writes
+KEPT = 90 * 86_400.0  # seconds that an hour stays
+SERIES = 1_000  # tasks that are told apart in one hour
+OTHER = "other"
+
+_ENTRY, _STATE, _OUTCOME, _WAITED, _RAN, _AT = 0, 2, 3, 5, 6, 7  # where they stand in a Record
+
+
+class Trends:
+    """An observer that adds what jobs do, hour by hour, to the journal of its runtime: `rt.journal.trends()`.
+
+    Counts and percentiles of run time and queue wait, by task; several processes add to the same hours.
+    It writes once a minute and when the journal closes; hours stay for 90 days. Without a journal it does
+    nothing.
+    """
+
+    listens_to = (ShutdownProgress,)  # it gets the ends in bulk
+
+    def __init__(self) -> None:
+        self._hours: dict[tuple[int, str], _Hour] = {}
+        self._host: ObserverHost | None = None
+        self._timer: Any = None
+        self._writing: asyncio.Task[None] | None = None
+        self._has_journal: bool | None = None  # it is opened after the observers are attached
+
+    async def __aenter__(self) -> Trends:
+        self._hours = {}
+        return self
+
+    async def __aexit__(self, *about: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._writing is not None:
+            await asyncio.wait([self._writing])
+
+    def attach(self, host: ObserverHost, /) -> None:
+        """Begin to count for the runtime behind *host*."""
+        self._host = host
+        self._ports = ports.current()
+        self._loop = asyncio.get_running_loop()
+        self._has_journal = None
+        self._set_timer()
+
+    def _look_for_journal(self) -> bool:
+        assert self._host is not None
+        journal = self._host.runtime.journal
+        if journal is None:
+            return False
+        journal.before_close(self.write)
+        return True
+
+    def _writes(self) -> bool:
+        """Whether there is a journal, which is asked to let this write once more before it closes."""
+        if self._has_journal is None:
+            self._has_journal = self._look_for_journal()
+        return self._has_journal
+
+    def _set_timer(self) -> None:
+        self._timer = self._ports.call_later(self._loop, EVERY, self._turn)
+
+    def _turn(self) -> None:
+        self._set_timer()
+        if self._writes() and (self._writing is None or self._writing.done()):
+            self._writing = self._loop.create_task(self._try_to_write(), name="bgruntime-trends")
+
+    def on_event(self, event: Any, /) -> None:
+        """The runtime stops: see to it that the rest is written, too."""
+        self._writes()
+
+    def on_batch(self, records: Sequence[Any], /) -> None:
+        """Count attempts that have ended."""
+        if self._has_journal is False:
+            return
+        to_wall = self._ports.time() - self._ports.monotonic()
+        for record in records:
+            number = int((record[_AT] + to_wall) // HOUR)
+            key = (number, record[_ENTRY].name)
+            if key not in self._hours and len(self._hours) >= SERIES:
+                key = (number, OTHER)
+            self._hours.setdefault(key, _Hour()).records.append(record)
+        for hour in self._hours.values():
+            hour.fold()
+
+    async def write(self) -> None:
+        """Add what was counted since the last time to the journal. Raises JournalUnavailable."""
+        assert self._host is not None
+        self._host.counts()  # what has ended by now comes in through `on_batch` here
+        hours, self._hours = self._hours, {}
+        if hours:
+            try:
+                await self._host.runtime.journal.add_trends(
+                    [
+                        (number, task, hour.counts, hour.run_time, hour.queue_wait)
+                        for (number, task), hour in hours.items()
+                    ],
+                    forget_before=self._ports.time() - KEPT,
+                )
+            except BaseException:
+                for key, hour in self._hours.items():
+                    hours.setdefault(key, _Hour()).merge(hour)
+                self._hours = hours  # for the next time
+                raise
+
+    async def _try_to_write(self) -> None:
+        try:
+            await self.write()
+        except Exception as error:
+            assert self._host is not None
+            self._host.complain("trends could not be written", error)
+
+
+class _Hour:
+    """What is counted of one task in one hour."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        self.run_time, self.queue_wait = Sketch(), Sketch()
+        self.records: list[Any] = []
+
+    def fold(self) -> None:
+        ran = [record for record in self.records if record[_OUTCOME] is not None]
+        self.counts.update(str(record[_STATE]) for record in self.records)
+        self.counts["timed_out"] += sum(record[_OUTCOME] is Outcome.TIMED_OUT for record in ran)
+        self.run_time.extend([record[_RAN] for record in ran])
+        self.queue_wait.extend([record[_WAITED] for record in ran])
+        self.records = []
+
+    def merge(self, other: _Hour) -> None:
+        self.counts.update(other.counts)
+        self.run_time.merge(other.run_time)
+        self.queue_wait.merge(other.queue_wait)
+
+
+__all__ = ["Trends"]
