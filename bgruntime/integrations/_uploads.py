@@ -20,7 +20,7 @@ from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bgruntime import AcceptUnknown, BgRuntimeError, Job, Runtime, Task
+from bgruntime import AcceptUnknown, Job, JournalUnavailable, Runtime, Task
 from bgruntime.extend import JobSettled, JobState, ObserverHost, ports
 from bgruntime.journal import Journal
 
@@ -145,7 +145,9 @@ class Uploads:
         durable = isinstance(task, Task) and task.options.durable
         name = f"upload-{self._ports.token(16).hex()}"
         path = (self.folder if durable else self._here) / name
-        wanted: Any = task.with_options(id=name) if isinstance(task, Task) and durable else task
+        wanted: Any = task
+        if durable:
+            wanted = wanted.with_options(id=name)
         self._arriving.add(name)
         try:
             await self._receive(file, path, safe=durable)
@@ -210,7 +212,9 @@ class Uploads:
                     await self.sweep()
                 while self._over:
                     await self._remove_if_over(self._over.pop(), ended=True)
-            except (OSError, BgRuntimeError) as error:
+            except JournalUnavailable:  # which says so itself
+                pass
+            except OSError as error:
                 assert self._host is not None
                 self._host.complain("uploads failed to remove files", error)
             self._wake.clear()

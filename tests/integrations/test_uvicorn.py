@@ -107,6 +107,21 @@ def test_sigterm_in_the_middle_of_load_loses_no_durable_job_and_answers_what_was
     assert numbers(log_of(tmp_path), "did") == set(answered)
 
 
+def test_kill_9_in_the_middle_of_load_loses_no_order_that_was_answered(tmp_path):
+    async def main(server):
+        load = Load(server.port)
+        clients = [asyncio.ensure_future(load.client()) for _ in range(16)]
+        await until(lambda: len(load.answered) > 100, limit=30)
+        server.signal(signal.SIGKILL, group=True)
+        await asyncio.gather(*clients)
+        return load.answered
+
+    with served(APP, SHOP=tmp_path) as server:
+        answered = asyncio.run(main(server))
+    ran(FINISH, tmp_path)
+    assert set(answered) <= numbers(log_of(tmp_path), "did")
+
+
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_request_that_was_accepted_before_the_signal_may_still_submit(tmp_path, loop):
     async def main(server):
