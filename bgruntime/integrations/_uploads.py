@@ -13,7 +13,7 @@ from collections.abc import AsyncIterable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Concatenate, ParamSpec, Self
+from typing import Any, BinaryIO, Concatenate, ParamSpec, Self, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
@@ -142,12 +142,10 @@ class Uploads:
         """
         if self._here is None:
             raise RuntimeError("these uploads belong to no running runtime: Runtime(observers=[uploads])")
-        durable = isinstance(task, Task) and task.options.durable
+        durable = _is_durable(task)
         name = f"upload-{self._ports.token(16).hex()}"
         path = (self.folder if durable else self._here) / name
-        wanted: Any = task
-        if durable:
-            wanted = wanted.with_options(id=name)
+        wanted: Any = _with_id(task, name) if durable else task
         self._arriving.add(name)
         try:
             await self._receive(file, path, safe=durable)
@@ -311,6 +309,14 @@ def check_private(folder: Path) -> None:
 def open_private(path: Path) -> BinaryIO:
     """A new file to write, which nobody else may read. Raises FileExistsError, and follows no link."""
     return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
+
+
+def _is_durable(task: Any) -> bool:
+    return isinstance(task, Task) and cast("Task[..., Any]", task).options.durable
+
+
+def _with_id(task: Any, id: str) -> Any:
+    return task.with_options(id=id)
 
 
 def _sync(file: BinaryIO, folder: Path) -> None:
