@@ -19,6 +19,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
@@ -246,22 +247,13 @@ def by_asyncio(port: int, path: str, seconds: float, loop: str) -> Loaded:
 
 def by_wrk(port: int, path: str, seconds: float) -> Loaded:
     """The load of wrk, one thread. It does not count the last answer of each connection."""
-    command = [
-        "wrk",
-        "-t1",
-        f"-c{CONNECTIONS}",
-        f"-d{max(1, round(seconds))}s",
-        "--latency",
-        "-s",
-        "/dev/stdin",
-    ]
-    done = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}{path}"],
-        input='wrk.method = "POST"',
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:  # each thread of wrk reads it anew
+        script.write('wrk.method = "POST"')
+        script.flush()
+        times = ["-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--latency", "-s", script.name]
+        done = subprocess.run(
+            ["wrk", *times, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True
+        )
     total = re.search(r"(\d+) requests in ([\d.]+)(m?s)", done.stdout)
     shares = dict(re.findall(r"(50|99)%\s+([\d.]+(?:us|ms|s))", done.stdout))
     if total is None or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
