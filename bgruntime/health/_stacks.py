@@ -49,9 +49,17 @@ def is_idle(lines: list[Line]) -> bool:
 def written(lines: list[Line]) -> str:
     """*lines* as Python prints a stack, outermost first."""
     return "".join(
-        f'  File "{file}", line {line}, in {function}\n    {linecache.getline(file, line).strip()}\n'
+        f'  File "{file}", line {line}, in {function}\n    {source_of(file, line)}\n'
         for file, line, function in reversed(lines)
     )
+
+
+def source_of(file: str, line: int) -> str:
+    """That line of that file, "" where it cannot be had."""
+    try:
+        return linecache.getline(file, line).strip()
+    except Exception:  # not meant for several threads at once, linecache may find its own entry half made
+        return ""
 
 
 @lru_cache(maxsize=4096)

@@ -103,13 +103,15 @@ class LoopWatch:
     def _beat(self) -> None:
         now = self._ports.monotonic()
         lag = max(0.0, now - self._due)
-        if lag > self._limit:
-            self._tell(now, lag)
-        self._looks = []
-        self._pending.append(lag)
-        if len(self._pending) >= 500:
-            self._count(now)
-        self._set_timer()
+        try:
+            if lag > self._limit:
+                self._tell(now, lag)
+            self._looks = []
+            self._pending.append(lag)
+            if len(self._pending) >= 500:
+                self._count(now)
+        finally:
+            self._set_timer()
 
     def _count(self, now: float) -> None:
         self._turn(now)

@@ -12,6 +12,7 @@ import pytest
 from bgruntime import Runtime, task
 from bgruntime.extend import LoopBlocked
 from bgruntime.health import LoopWatch
+from bgruntime.health._stacks import written
 
 pytestmark = pytest.mark.timing
 
@@ -157,3 +158,11 @@ def test_switched_off_it_measures_nothing_and_starts_no_thread(run):
 def test_a_limit_is_more_than_nothing():
     with pytest.raises(ValueError, match="limit"):
         LoopWatch(limit=0)
+
+
+def test_a_stack_is_written_even_where_linecache_stumbles(monkeypatch):
+    def stumble(*_):
+        raise TypeError("'<=' not supported between instances of 'int' and 'NoneType'")
+
+    monkeypatch.setattr("linecache.getline", stumble)
+    assert written([("/srv/report.py", 42, "build")]) == '  File "/srv/report.py", line 42, in build\n    \n'
