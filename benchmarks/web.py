@@ -1,7 +1,9 @@
 """FastAPI under load: each request starts one background job of 5 ms and answers at once.
 
 The server is uvicorn in one process, the load 32 connections from another, each on a processor of
-its own where there are two. The ways of starting the job take turns, forwards and backwards.
+its own where there are two. The load is wrk where that is installed (Debian's package of that name), so that
+the client costs next to nothing; else a small client of asyncio. The ways of starting the job take turns,
+forwards and backwards.
 
     python -m benchmarks.web --loop uvloop
 """
@@ -11,14 +13,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from statistics import quantiles
 from typing import Any
@@ -221,20 +227,75 @@ async def load(port: int, path: str, seconds: float) -> list[float]:
     return latencies
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a client saw: how many answers in how many seconds, and percentiles of their latency in ms."""
+
+    answers: int
+    seconds: float
+    p50: float
+    p99: float
+
+
+def by_asyncio(port: int, path: str, seconds: float, loop: str) -> Loaded:
+    """The load of a client of ours."""
+    began = time.perf_counter()
+    latencies: list[float] = run(loop, lambda: load(port, path, seconds))
+    cuts = quantiles(latencies, n=100)
+    return Loaded(len(latencies), time.perf_counter() - began, cuts[49] * 1e3, cuts[98] * 1e3)
+
+
+def by_wrk(port: int, path: str, seconds: float) -> Loaded:
+    """The load of wrk, one thread. It does not count the last answer of each connection."""
+    with tempfile.NamedTemporaryFile("w", suffix=".lua") as script:  # each thread of wrk reads it anew
+        script.write('wrk.method = "POST"')
+        script.flush()
+        times = ["-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "--latency", "-s", script.name]
+        done = subprocess.run(
+            ["wrk", *times, f"http://127.0.0.1:{port}{path}"], capture_output=True, text=True, check=True
+        )
+    total = re.search(r"(\d+) requests in ([\d.]+)(m?s)", done.stdout)
+    shares = dict(re.findall(r"(50|99)%\s+([\d.]+(?:us|ms|s))", done.stdout))
+    if total is None or "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise SystemExit(done.stdout)
+    return Loaded(int(total[1]), ms(total[2] + total[3]) / 1e3, ms(shares["50"]), ms(shares["99"]))
+
+
+def ms(duration: str) -> float:
+    """A duration as wrk writes it, in milliseconds."""
+    for unit, factor in (("us", 1e-3), ("ms", 1.0), ("s", 1e3)):
+        if duration.endswith(unit):
+            return float(duration.removesuffix(unit)) * factor
+    raise ValueError(duration)
+
+
+def ended_by(port: int, expected: int) -> tuple[dict[str, float], float]:
+    """What `/done` says once *expected* jobs have ended, or after some seconds; and how many have."""
+    time.sleep(0.1)
+    said = ask(port)
+    jobs = said["jobs"]
+    for _ in range(50):
+        if jobs >= expected and not said["jobs"]:
+            break
+        time.sleep(0.1)
+        said = ask(port)
+        jobs += said["jobs"]
+    return said, jobs
+
+
 def one_run(port: int, name: str, seconds: float, loop: str) -> dict[str, float]:
     """Requests per second, percentiles in ms and the server's CPU time in µs per request, one way."""
     before = ask(port)
-    began = time.perf_counter()
-    latencies: list[float] = run(loop, lambda: load(port, PATHS[name], seconds))
-    took = time.perf_counter() - began
-    time.sleep(0.1)
-    after = ask(port)
-    expected = 0 if name == NOTHING else len(latencies)
-    if after["jobs"] != expected:
-        raise SystemExit(f"{name}: {expected} requests, {after['jobs']:.0f} jobs")
-    cuts = quantiles(latencies, n=100)
-    cpu = (after["cpu"] - before["cpu"]) / len(latencies)
-    return {"rate": len(latencies) / took, "p50": cuts[49] * 1e3, "p99": cuts[98] * 1e3, "cpu": cpu * 1e6}
+    with_wrk = shutil.which("wrk") is not None
+    path = PATHS[name]
+    seen = by_wrk(port, path, seconds) if with_wrk else by_asyncio(port, path, seconds, loop)
+    expected = 0 if name == NOTHING else seen.answers
+    after, jobs = ended_by(port, expected)
+    uncounted = CONNECTIONS if with_wrk and expected else 0
+    if not expected <= jobs <= expected + uncounted:
+        raise SystemExit(f"{name}: {expected} requests, {jobs:.0f} jobs")
+    cpu = (after["cpu"] - before["cpu"]) / seen.answers
+    return {"rate": seen.answers / seen.seconds, "p50": seen.p50, "p99": seen.p99, "cpu": cpu * 1e6}
 
 
 # -- the figures --------------------------------------------------------------------------------------

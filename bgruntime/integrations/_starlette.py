@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,8 +21,7 @@ from ._streams import Streams
 DRAIN = 20.0  # seconds, for a runtime that would wait without limit
 WAIT_LIMIT = 5.0  # seconds that a request may wait for room in a queue
 
-State = Mapping[str, Any]
-Lifespan = Callable[[Any], AbstractAsyncContextManager[State | None]]
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]  # of None, or of the state of requests
 
 
 def runtime_lifespan(
@@ -55,7 +54,7 @@ def runtime_lifespan(
     in_requests = runtime.with_options(wait_limit=wait_limit)
 
     @asynccontextmanager
-    async def composed(app: Any) -> AsyncIterator[State | None]:
+    async def composed(app: Any) -> AsyncIterator[Any]:
         async with AsyncExitStack() as stack:
             state = None if lifespan is None else await stack.enter_async_context(lifespan(app))
             await stack.enter_async_context(runtime)

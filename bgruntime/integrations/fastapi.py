@@ -26,6 +26,7 @@ from . import _background
 from ._problems import exception_handlers, problem, problem_of
 from ._router import JOB_ROUTE, status_router
 from ._starlette import Lifespan, Serving, runtime_lifespan, runtime_of, serving_of
+from ._uploads import BodyLimit, Uploads, safe_name
 
 
 async def _runtime(connection: HTTPConnection) -> Runtime:
@@ -63,15 +64,18 @@ def accepted(request: Request, job: Job[Any], **more: Any) -> JSONResponse:
 
 __all__ = [
     "BackgroundJobs",
+    "BodyLimit",
     "Lifespan",
     "RuntimeDep",
     "Serving",
+    "Uploads",
     "accepted",
     "exception_handlers",
     "problem",
     "problem_of",
     "runtime_lifespan",
     "runtime_of",
+    "safe_name",
     "serving_of",
     "status_router",
 ]

@@ -13,15 +13,19 @@ from __future__ import annotations
 from ._background import BackgroundJobs
 from ._problems import exception_handlers, problem, problem_of
 from ._starlette import Lifespan, Serving, runtime_lifespan, runtime_of, serving_of
+from ._uploads import BodyLimit, Uploads, safe_name
 
 __all__ = [
     "BackgroundJobs",
+    "BodyLimit",
     "Lifespan",
     "Serving",
+    "Uploads",
     "exception_handlers",
     "problem",
     "problem_of",
     "runtime_lifespan",
     "runtime_of",
+    "safe_name",
     "serving_of",
 ]

@@ -152,8 +152,8 @@ class Access:
 
     async def hang_up(self) -> None:
         """Closes both connections, whatever they think of it."""
+        line, self._writing = self._writing, None  # first: from here on no reader is opened
         await self._close_reader()
-        line, self._writing = self._writing, None
         if line is not None:
             with contextlib.suppress(Exception):
                 await line.close()

@@ -11,14 +11,14 @@ from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException
 from fastapi.responses import JSONResponse
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from bgruntime import JobState, Runtime, current_job, task
 from bgruntime.integrations import fastapi as ours
 from bgruntime.integrations.starlette import BackgroundJobs, runtime_lifespan, runtime_of
 from tests.door.turns import Gate, hold, until
-from tests.integrations.asgi import Answer, serve
+from tests.integrations.asgi import Answer, Client, serve
 
 who = ContextVar("who", default="nobody")
 
@@ -159,6 +159,58 @@ def test_it_goes_with_a_streamed_response(run):
         async with serve(app) as client:
             assert (await client.get("/")).body == b"ab"
         assert done == ["body", "after"]
+
+    run(main)
+
+
+def responding(rt, add):
+    """An ASGI application of one response, without Starlette's own application around it."""
+
+    async def app(scope, receive, send):
+        jobs = BackgroundJobs(rt)
+        add(jobs)
+        response = Response("tasks initiated", media_type="text/plain", background=jobs)
+        await response(scope, receive, send)
+
+    return app
+
+
+@pytest.mark.parametrize("kind", ["async", "sync", "three", "three as a list", "the first of two fails"])
+def test_the_cases_of_starlettes_own_tests_hold_for_a_bare_response(run, kind):
+    """Its only other outcome: there, a task that fails keeps the next from running; here it does not."""
+    count = 0
+
+    async def in_loop(amount=1):
+        nonlocal count
+        count += amount
+        if kind == "the first of two fails" and count == 1:
+            raise ValueError("the first of two")
+
+    def in_thread():
+        nonlocal count
+        count += 1
+
+    def add(jobs):
+        if kind == "sync":
+            jobs.add_task(in_thread)
+        elif kind == "three as a list":
+            for task in [BackgroundTask(in_loop, amount) for amount in (1, 2, 3)]:
+                jobs.add_task(task.func, *task.args, **task.kwargs)
+        elif kind == "three":
+            for amount in (1, 2, 3):
+                jobs.add_task(in_loop, amount=amount)
+        else:
+            for _ in range(2 if kind.startswith("the first") else 1):
+                jobs.add_task(in_loop)
+
+    expected = {"async": 1, "sync": 1, "three": 6, "three as a list": 6, "the first of two fails": 2}
+
+    async def main():
+        async with Runtime() as rt:
+            answer = await Client(responding(rt, add)).get("/")
+            assert (answer.status, answer.body) == (200, b"tasks initiated")
+            await rt.drain()
+            assert count == expected[kind]
 
     run(main)
 

@@ -1,0 +1,396 @@
+"""An uploaded file is private, bounded, and gone with its job, however that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI, Request, UploadFile
+from starlette.exceptions import HTTPException
+
+from bgruntime import AcceptUnknown, JobState, QueueFull, Runtime, Shutdown, task
+from bgruntime.integrations import _uploads
+from bgruntime.integrations.fastapi import (
+    BodyLimit,
+    RuntimeDep,
+    Uploads,
+    accepted,
+    runtime_lifespan,
+    safe_name,
+)
+from tests.door.turns import Gate, until
+from tests.integrations.asgi import serve
+from tests.journal.programs import kill, line_of, program, started
+
+HOSTILE = [
+    "../../etc/cron.d/x",
+    "/etc/passwd",
+    "..\\..\\boot.ini",
+    "a\x00b.pdf",
+    "new\r\nline: injected",
+    "\x1b[31mred",
+    "invoice\u202efdp.exe",
+    "<script>alert(1)</script>",
+    ". . .",
+    "",
+    "\ud800",
+    "x" * 5000,
+]
+
+
+@task(durable=True, name="tests.uploads:size")
+def size(path: Path) -> int:
+    return path.stat().st_size
+
+
+@task(durable=True, name="tests.uploads:fail")
+async def fail(path: Path) -> None:
+    if path.read_bytes() == b"bad" and not mended:
+        raise ValueError("unreadable")
+
+
+mended: list[bool] = []
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(_uploads, "LOOK_AFTER", 0.01)
+    mended.clear()
+
+
+def upload(body: bytes, name: str = "a.pdf") -> UploadFile:
+    return UploadFile(io.BytesIO(body), filename=name)
+
+
+def files(folder: Path) -> list[Path]:
+    """All files below, whoever they belong to."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+def form(body: bytes, name: str = "a.pdf") -> dict:
+    head = f'--x\r\nContent-Disposition: form-data; name="file"; filename="{name}"\r\n\r\n'
+    return {
+        "body": head.encode("utf-8", "surrogatepass") + body + b"\r\n--x--\r\n",
+        "headers": {"content-type": "multipart/form-data; boundary=x"},
+    }
+
+
+def test_the_file_is_private_has_a_name_of_our_own_and_goes_with_its_job(run, tmp_path):
+    async def main():
+        gate, seen = Gate(), []
+
+        @task
+        async def look(path: Path, label: str) -> str:
+            seen.append((path, path.read_bytes(), stat.S_IMODE(path.stat().st_mode)))
+            await gate.wait()
+            return label
+
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime(observers=[uploads]) as rt:
+            file = upload(b"text", "../../evil")
+            job = await uploads.submit(rt, look, file, label="done")
+            assert file.file.closed
+            await until(lambda: seen)
+            [(path, body, mode)] = seen
+            assert (body, mode) == (b"text", 0o600)
+            assert path.is_relative_to(tmp_path / "up")
+            assert "evil" not in str(path)
+            assert stat.S_IMODE((tmp_path / "up").stat().st_mode) == 0o700
+            gate.open()
+            assert await job == "done"
+            assert files(tmp_path) == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("end", ["returns", "raises", "is cancelled", "never starts", "times out", "drops"])
+def test_it_goes_however_the_job_ends(run, tmp_path, end):
+    async def main():
+        gate = Gate()
+
+        @task(timeout=0.01 if end == "times out" else None)
+        async def work(path: Path) -> None:
+            assert path.exists()
+            if end == "raises":
+                raise ValueError(path)
+            if end != "returns":
+                await gate.wait()
+
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime(observers=[uploads], shutdown=Shutdown(drain=0.01, cancel=1)) as rt:
+            if end == "never starts":
+                rt.pause()
+            job = await uploads.submit(rt, work, upload(b"text"))
+            assert len(files(tmp_path)) == 1
+            if end in ("is cancelled", "never starts"):
+                job.cancel()
+            if end != "drops":
+                await job.wait()
+                assert files(tmp_path) == []
+        assert files(tmp_path) == []
+
+    run(main)
+
+
+def test_a_file_over_the_limit_is_a_413_and_nothing_of_it_stays(run, tmp_path):
+    async def main():
+        uploads = Uploads(tmp_path / "up", limit=10)
+
+        async def pieces():
+            for _ in range(3):
+                yield b"1234"
+
+        async with Runtime(observers=[uploads]) as rt:
+            for too_long in (upload(b"x" * 11), pieces()):
+                with pytest.raises(HTTPException, match="at most 10 bytes") as caught:
+                    await uploads.submit(rt, size, too_long)
+                assert caught.value.status_code == 413
+            assert files(tmp_path) == []
+            assert rt.stats().submitted == 0
+
+    run(main)
+
+
+def test_a_stream_that_breaks_off_and_a_refused_submit_leave_nothing(run, tmp_path):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        gate = Gate()
+
+        async def broken():
+            yield b"a part"
+            raise ConnectionResetError
+
+        async def work(path: Path) -> None: ...
+
+        async with Runtime(concurrency=1, queue_size=1, overflow="reject", observers=[uploads]) as rt:
+            with pytest.raises(ConnectionResetError):
+                await uploads.submit(rt, work, broken())
+            await rt.submit(gate.wait)
+            await until(lambda: gate.started)
+            await rt.submit(gate.wait)
+            file = upload(b"text")
+            with pytest.raises(QueueFull):
+                await uploads.submit(rt, work, file)
+            assert file.file.closed
+            assert files(tmp_path) == []
+            gate.open()
+
+    run(main)
+
+
+def test_a_cancelled_upload_leaves_nothing(run, tmp_path):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        began = asyncio.Event()
+
+        async def endless():
+            yield b"a part"
+            began.set()
+            await asyncio.Event().wait()
+
+        async with Runtime(observers=[uploads]) as rt:
+            uploading = asyncio.ensure_future(uploads.submit(rt, size, endless()))
+            await began.wait()
+            assert len(files(tmp_path)) == 1
+            uploading.cancel()
+            await asyncio.wait([uploading])
+            assert uploading.cancelled()
+            assert files(tmp_path) == []
+
+    run(main)
+
+
+def test_a_durable_job_finds_its_file_and_it_goes_when_the_journal_says_that_it_is_over(run, tmp_path):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime(journal=tmp_path / "jobs.db", observers=[uploads]) as rt:
+            job = await uploads.submit(rt, size, upload(b"12345"))
+            assert await job == 5
+            await until(lambda: not files(tmp_path / "up"))
+
+    run(main)
+
+
+def test_the_file_of_a_failure_stays_until_it_was_redriven(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(_uploads, "SWEEP_EVERY", 0.02)
+
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime(journal=tmp_path / "jobs.db", observers=[uploads]) as rt:
+            job = await uploads.submit(rt, fail, upload(b"bad"))
+            await job.wait()
+            await uploads.sweep()
+            assert len(files(tmp_path / "up")) == 1
+            mended.append(True)
+            [again] = await rt.journal.redrive(job.id)
+            await again
+            await until(lambda: not files(tmp_path / "up"))
+
+    run(main)
+
+
+def test_a_durable_job_that_was_interrupted_keeps_its_file_for_the_next_process(run, tmp_path):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        rt = Runtime(journal=tmp_path / "jobs.db", observers=[uploads])
+        async with rt:
+            rt.pause()
+            await uploads.submit(rt, size, upload(b"123"))
+            await rt.stop(drain=0)
+        assert len(files(tmp_path / "up")) == 1
+        async with rt:
+            await until(lambda: not files(tmp_path / "up"))
+
+    run(main)
+
+
+def test_when_it_is_not_known_whether_the_job_was_accepted_the_file_stays(run, tmp_path):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+
+        class Unsure:
+            async def submit(self, task, *args):
+                raise AcceptUnknown("an id", "the disk hangs")
+
+        async with Runtime(journal=tmp_path / "jobs.db", observers=[uploads]) as rt:
+            with pytest.raises(AcceptUnknown):
+                await uploads.submit(Unsure(), size, upload(b"123"))
+            [path] = files(tmp_path / "up")
+            await uploads.sweep()
+            assert path.exists(), "it is young"
+            os.utime(path, (0, 0))
+            await uploads.sweep()
+            assert not path.exists(), "nobody knows it any more"
+            assert rt.stats().faults == {}
+
+    run(main)
+
+
+KILLED = program("""
+    import io
+    from starlette.datastructures import UploadFile
+    from bgruntime.integrations.starlette import Uploads
+
+    async def work(path: Path) -> None:
+        await asyncio.Event().wait()
+
+    async def main():
+        uploads = Uploads(sys.argv[1])
+        async with Runtime(observers=[uploads]) as rt:
+            await uploads.submit(rt, work, UploadFile(io.BytesIO(b"text")))
+            print("kept", flush=True)
+            await asyncio.Event().wait()
+
+    asyncio.run(main())
+""")
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_live_one_keeps_is_not(run, tmp_path):
+    async def main():
+        with started(KILLED, tmp_path / "up") as other:
+            assert await asyncio.to_thread(line_of, other) == "kept"
+            async with Runtime(observers=[Uploads(tmp_path / "up")]):
+                assert len(files(tmp_path / "up")) == 1
+            await asyncio.to_thread(kill, other)
+            assert len(files(tmp_path / "up")) == 1
+            async with Runtime(observers=[Uploads(tmp_path / "up")]):
+                assert files(tmp_path / "up") == []
+        assert list((tmp_path / "up").iterdir()) == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("trap", ["a link", "open to others"])
+def test_a_folder_that_is_not_private_is_refused_before_anything_starts(run, tmp_path, trap):
+    folder = tmp_path / "up"
+    if trap == "a link":
+        (tmp_path / "elsewhere").mkdir(0o700)
+        folder.symlink_to(tmp_path / "elsewhere")
+    else:
+        folder.mkdir()
+        folder.chmod(0o777)
+
+    async def main():
+        with pytest.raises(PermissionError, match="mode 0700"):
+            async with Runtime(observers=[Uploads(folder)]):
+                pass
+
+    run(main)
+
+
+def test_without_a_running_runtime_it_says_what_is_missing(run, tmp_path):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime() as rt:
+            with pytest.raises(RuntimeError, match=r"Runtime\(observers=\[uploads\]\)"):
+                await uploads.submit(rt, size, upload(b""))
+        with pytest.raises(ValueError, match="at least 1, got 0"):
+            Uploads(tmp_path, limit=0)
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_name_is_shown_without_its_sting_and_opens_nothing(name):
+    shown = safe_name(name)
+    assert 0 < len(shown) <= 100
+    assert shown.isprintable()
+    assert not {"/", "\\", "\u202e", "\x1b"} & set(shown)
+    assert shown.strip(".")
+    shown.encode()
+
+
+def test_a_name_that_is_none_is_left_as_it_is():
+    assert safe_name("Jahresbericht 2026 – Übersicht.pdf") == "Jahresbericht 2026 – Übersicht.pdf"
+    assert safe_name(None) == "unnamed"
+    assert safe_name("报告.html") == "报告.html"
+
+
+def application(uploads: Uploads, rt: Runtime) -> FastAPI:
+    app = FastAPI(lifespan=runtime_lifespan(rt))
+    app.add_middleware(BodyLimit, limit=2000)
+
+    @app.post("/upload", status_code=202)
+    async def keep(file: UploadFile, rt: RuntimeDep, request: Request):
+        return accepted(request, await uploads.submit(rt, size, file), name=safe_name(file.filename))
+
+    return app
+
+
+def test_in_an_application_whatever_the_file_is_called_it_lands_in_the_folder_and_nowhere_else(run, tmp_path):
+    async def main():
+        uploads = Uploads(tmp_path / "up", limit=100)
+        rt = Runtime(journal=tmp_path / "jobs.db", observers=[uploads])
+        async with serve(application(uploads, rt)) as client:
+            for name in ("../../x", "/tmp/x", "a.pdf", "a.pdf"):
+                answer = await client.post("/upload", **form(b"text", name))
+                assert answer.status == 202, answer.body
+                assert await rt.job(answer.json()["job_id"]).wait() is None
+                assert rt.job(answer.json()["job_id"]).state is JobState.COMPLETED
+                assert "/" not in answer.json()["name"]
+            await until(lambda: not files(tmp_path / "up"))
+            assert (await client.post("/upload", **form(b"x" * 101))).status == 413
+            assert files(tmp_path / "up") == []
+
+    run(main)
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_over_the_limit_is_refused_before_it_was_received(run, tmp_path, announced):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        rt = Runtime(journal=tmp_path / "jobs.db", observers=[uploads])
+        async with serve(application(uploads, rt)) as client:
+            asked = form(b"x" * 3000)
+            if not announced:
+                asked["headers"]["content-length"] = "0"
+            answer = await client.post("/upload", **asked)
+            assert (answer.status, answer.headers["content-type"]) == (413, "application/problem+json")
+            assert answer.json()["detail"] == "a body here has at most 2000 bytes"
+            assert files(tmp_path / "up") == []
+
+    run(main)
