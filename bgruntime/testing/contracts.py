@@ -407,7 +407,7 @@ class JournalContract:
                 named = note.with_options(id="contract-1")
                 job = await rt.submit(named, "a")
                 with pytest.raises(ValueError, match="contract-1"):
-                    await rt.submit(named, "b")
+                    _ = await rt.submit(named, "b")
                 rt.resume()
                 assert await job == "a"
 
@@ -420,7 +420,7 @@ class JournalContract:
         async def main() -> None:
             async with Runtime(journal=self.make(tmp_path)) as rt:
                 with pytest.raises(PayloadError):
-                    await rt.submit(note, unwritable)
+                    _ = await rt.submit(note, unwritable)
                 assert await (await rt.submit(note, "after it")) == "after it"
 
         run(main)
