@@ -59,7 +59,7 @@ def completed_by_observers(engine: Supervisor, stats: RuntimeStats) -> RuntimeSt
         if hasattr(observer, "complete"):
             try:
                 stats = observer.complete(stats)
-            except Exception as error:
+            except BaseException as error:
                 engine.complain(f"observer {type(observer).__name__} failed on stats", error)
     return stats
 

@@ -145,9 +145,11 @@ def _checks(engine: Supervisor) -> Iterator[Check]:
     for observer in engine.observers:
         if hasattr(observer, "checks"):
             try:
-                yield from tuple(observer.checks())
-            except Exception as error:
+                found = tuple(observer.checks())
+            except BaseException as error:
                 engine.complain(f"observer {type(observer).__name__} failed on health", error)
+            else:
+                yield from found
 
 
 def _stuck_check(engine: Supervisor) -> Check:

@@ -295,7 +295,7 @@ class Supervisor:
         for observer in self.measuring:
             try:
                 observer.on_batch(batch)
-            except Exception as error:
+            except BaseException as error:
                 self.complain(f"observer {type(observer).__name__} failed on a batch", error)
 
     def _count(self, record: Any) -> None:

@@ -21,7 +21,7 @@ class Secret(Protocol):
 
 
 def is_secret(value: object) -> TypeGuard[Secret]:
-    """Does its class say so? Asked of thousands of objects in a row, where `isinstance` is 20 times slower."""
+    """Does its class say so? Asked of thousands of objects in a row: `isinstance` takes 20 times as long."""
     return hasattr(type(value), "get_secret_value")
 
 

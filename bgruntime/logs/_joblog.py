@@ -114,7 +114,7 @@ def complain(about: str, error: BaseException | None) -> None:
             log.warning("runtime.fault", about=about)
         else:
             log.warning("runtime.fault", about=about, error_type=type(error).__name__)
-    except Exception:
+    except BaseException:
         return
 
 

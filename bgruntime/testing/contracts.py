@@ -232,8 +232,7 @@ class MiddlewareContract:
         async def main() -> None:
             async with Runtime(middleware=[middleware]) as rt:
                 job = await rt.submit(hang.with_options(timeout=None))
-                while str(job.state) != "running":
-                    await asyncio.sleep(0)
+                await _until(lambda: str(job.state) == "running")
                 await asyncio.sleep(0)
                 assert job.cancel()
                 await job.wait()
@@ -408,7 +407,7 @@ class JournalContract:
                 named = note.with_options(id="contract-1")
                 job = await rt.submit(named, "a")
                 with pytest.raises(ValueError, match="contract-1"):
-                    await rt.submit(named, "b")
+                    _ = await rt.submit(named, "b")
                 rt.resume()
                 assert await job == "a"
 
@@ -416,10 +415,12 @@ class JournalContract:
         assert _runs == ["a"]
 
     def test_arguments_that_cannot_be_written_down_are_refused(self, tmp_path: Path) -> None:
+        unwritable: Any = object()
+
         async def main() -> None:
             async with Runtime(journal=self.make(tmp_path)) as rt:
                 with pytest.raises(PayloadError):
-                    await rt.submit(note, lambda: None)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+                    _ = await rt.submit(note, unwritable)
                 assert await (await rt.submit(note, "after it")) == "after it"
 
         run(main)
@@ -447,7 +448,7 @@ class JournalContract:
     def test_a_journal_that_is_well_has_no_problems(self, tmp_path: Path) -> None:
         async def main() -> None:
             async with Runtime(journal=self.make(tmp_path)) as rt:
-                await (await rt.submit(note, "a"))
+                assert await (await rt.submit(note, "a")) == "a"
                 assert list(rt.journal.problems()) == []
                 assert rt.health().ready
 

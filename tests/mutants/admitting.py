@@ -130,6 +130,15 @@ BUGS = (
         "        return",
     ),
     bug(
+        "place_of_a_dropped_job_is_taken_twice",
+        "P03",
+        "A map whose job is dropped puts its next one into the place that was made for somebody else.",
+        ADMIT,
+        "    line.take(room)  # for the caller: the end of a job may bring in another one at once\n",
+        "",
+        (ADMIT, "    finally:\n        line.give(room)\n", "    finally:\n        pass\n"),
+    ),
+    bug(
         "drop_oldest_takes_a_job_that_has_run",
         "P03",
         "A job that waits for its retry has effects already; dropping it leaves them half done.",
