@@ -33,7 +33,7 @@ def shown(window: types.ModuleType) -> set[str]:
     return {
         name
         for name, value in vars(window).items()
-        if not name.startswith("_")
+        if not name.startswith(("_", "@"))  # with @: what pytest plants into the package of a plugin
         and not isinstance(value, FutureFeature)
         and not (isinstance(value, types.ModuleType) and value.__name__ == f"{window.__name__}.{name}")
     }
