@@ -122,7 +122,7 @@ book: Book
 # The jobs --------------------------------------------------------------------------------
 
 
-@task(durable=True, name="sim.work", max_attempts=3, backoff=0.5, timeout=60)
+@task(durable=True, name="sim.durable", max_attempts=3, backoff=0.5, timeout=60)
 async def work(number: int, kind: str, seconds: float) -> None:
     """The effect of a job is that its number is in `finished`."""
     job = current_job()
