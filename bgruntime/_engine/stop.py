@@ -185,6 +185,9 @@ class Stopping:
             else:
                 job._stop = job._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED)
                 engine.abandon(job)
+        for job in engine.stuck:
+            if job._task is not None:
+                _let_go(job._task)
 
     def _note(self, job: Job[Any], state: JobState) -> None:
         if state is JobState.AVAILABLE:
@@ -210,6 +213,12 @@ class Stopping:
         if engine.tell.wanted(ShutdownProgress):
             waiting = sum(line.waiting + line.nested + line.later for line in engine.lines.values())
             engine.tell(ShutdownProgress(engine.clock(), phase, len(engine.live), waiting))
+
+
+def _let_go(task: asyncio.Task[Any]) -> None:
+    """Have nobody wait for *task* any more: `asyncio.run` would do so for ever, and the process not end."""
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # it was reported as stuck
+    asyncio._unregister_task(task)  # public to those who extend asyncio, says its documentation
 
 
 def _set(future: asyncio.Future[None]) -> None:
