@@ -175,6 +175,7 @@ def test_an_alert_arrives_at_a_webhook_and_so_does_its_end(run, webhook):
     assert "LookupError: no such account" in webhook.bodies[0]["message"]
 
 
+@pytest.mark.slow
 @needs_apprise
 def test_a_webhook_that_answers_with_errors_is_asked_again(run, webhook):
     webhook.status = 500

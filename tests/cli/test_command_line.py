@@ -103,6 +103,7 @@ def test_nothing_that_a_terminal_obeys_is_printed(path, capsys):
         assert "\u202e" not in said
 
 
+@pytest.mark.slow
 def test_a_redrive_is_done_by_the_application_that_runs(run, path, capsys):
     async def main_():
         switch = Switch()

@@ -59,6 +59,7 @@ async def blocked(heard: Heard) -> None:
         await asyncio.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_block_of_1_8_seconds_is_told_with_the_job_the_file_and_the_line(run):
     heard = Heard()
 

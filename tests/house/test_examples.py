@@ -20,13 +20,13 @@ def test_there_are_examples():
     assert {example.name for example in EXAMPLES} >= NAMED
 
 
-LONG = {"demo.py"}  # `make demo` is a test of its own; here it runs with the slow ones
+QUICK = {"quickstart.py", "plain_asyncio.py"}
 
 
 @pytest.mark.parametrize(
     "example",
     [
-        pytest.param(example, marks=[pytest.mark.slow] if example.name in LONG else [], id=example.name)
+        pytest.param(example, marks=[pytest.mark.slow] if example.name not in QUICK else [], id=example.name)
         for example in EXAMPLES
     ],
 )

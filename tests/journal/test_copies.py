@@ -62,6 +62,7 @@ def test_a_backup_has_all_that_was_over_and_all_that_was_accepted_and_belongs_to
     run(main)
 
 
+@pytest.mark.slow
 def test_a_backup_blocks_no_accept_and_is_consistent_in_the_middle_of_them(run, path, tmp_path):
     async def main():
         gate = asyncio.Event()

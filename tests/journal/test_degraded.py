@@ -437,6 +437,7 @@ def test_a_commit_that_failed_half_way_is_looked_up_before_it_is_answered(run, p
     run(main)
 
 
+@pytest.mark.slow
 def test_a_commit_that_cannot_be_looked_up_is_answered_with_its_id(run, path, monkeypatch):
     async def main():
         seen = []

@@ -90,6 +90,7 @@ def test_a_failure_is_redriven_until_it_succeeds_and_keeps_its_id(run, path, qui
     run(main)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_when_the_redrives_are_used_up_the_failure_is_discarded_and_told_once(run, path, quick, kind):
     async def main():
@@ -119,6 +120,7 @@ def test_the_runtime_has_a_number_of_redrives_for_tasks_that_have_none(run, path
     run(main)
 
 
+@pytest.mark.slow
 def test_each_redrive_waits_twice_as_long_as_the_one_before(run, path, monkeypatch):
     monkeypatch.setattr(_journal, "REDRIVE", 0.02)
     monkeypatch.setattr(_recorder, "FIRST_PAUSE_MS", 80)

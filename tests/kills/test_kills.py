@@ -11,6 +11,7 @@ from .campaign import Campaign, judge
 from .member import Note
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 3])
 def test_killed_processes_lose_no_acknowledged_job_and_run_none_in_two_at_once(tmp_path, processes):
     verdict = Campaign(tmp_path, processes, random.Random(processes)).run(20)

@@ -26,6 +26,7 @@ def cut(*options: str) -> dict[str, object]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not reachable, reason="this Python's SQLite is not a library of its own")
 def test_a_power_cut_takes_no_acknowledged_job_and_brings_no_cancelled_one_back():
     verdict = cut("--cuts", "60")

@@ -114,6 +114,7 @@ def test_p08_a_job_that_kills_its_process_twice_is_quarantined_and_costs_no_thir
     assert (tmp_path / "deadly").read_text() == "xx"
 
 
+@pytest.mark.slow
 def test_p08_a_crash_between_two_attempts_costs_none_and_gives_none(tmp_path):
     with started(ATTEMPTS, tmp_path, "first") as process:
         assert line_of(process) == "attempt"

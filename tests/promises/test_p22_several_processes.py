@@ -98,6 +98,7 @@ def test_p22_when_a_process_dies_a_living_one_takes_over_its_jobs_in_time(tmp_pa
     assert took <= TAKE_OVER
 
 
+@pytest.mark.slow
 def test_p22_a_process_that_is_merely_stopped_keeps_its_jobs(run, tmp_path):
     async def main():
         ran_here = []
@@ -132,6 +133,7 @@ def free(path) -> bool:
         connection.close()
 
 
+@pytest.mark.slow
 def test_p22_a_service_runs_in_one_process_and_in_another_one_when_that_dies(tmp_path):
     with started(SERVICE, tmp_path / "jobs.db") as first:
         assert line_of(first) == "ready"
@@ -168,6 +170,7 @@ def test_p22_a_service_that_fails_is_told_and_called_again_and_the_others_go_on(
     run(main)
 
 
+@pytest.mark.slow
 def test_p22_four_processes_may_start_at_once_on_a_file_that_is_not_there_yet():
     assert ran(TOGETHER, 12).splitlines() == ["0 0 0 0"] * 12
 

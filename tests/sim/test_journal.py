@@ -14,6 +14,7 @@ def _structlog_left_as_found():
     structlog.reset_defaults()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_a_seed_of_crashes_and_restarts_holds(seed):
     failure = journal.run(seed)

@@ -45,6 +45,7 @@ def run_pytest(project: Path, *args: str, **env: str) -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_failing_seed_is_told_with_the_command_that_replays_it(project: Path) -> None:
     told = run_pytest(project)
     replay = re.search(r"seed (\d+); replay it with: BGRUNTIME_SEED=\1 pytest test_race.py::test_race", told)

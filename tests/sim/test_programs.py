@@ -39,6 +39,7 @@ def test_seeds_differ(program: Program) -> None:
     assert len({run_seed(program, seed).trace_hash for seed in range(20)}) > 1
 
 
+@pytest.mark.slow
 def test_p29_the_hash_is_the_same_in_every_process() -> None:
     """Neither hash randomisation nor the addresses of objects have a say."""
     heard = {digests(hash_seed, noise) for hash_seed, noise in [(0, 0), (1, 50_000), (77, 3_333)]}
