@@ -61,7 +61,7 @@ class Listener:
             self._on_first()
         if first or not self._is_echo(now - self._first_at):
             with suppress(RuntimeError):  # the loop is closed: nobody has to hear any more
-                # Not in the context of what it interrupts: that may be a job, which would count as the caller.
+                # Not in the context of what it interrupts: a job there would count as the caller.
                 self._loop.call_soon_threadsafe(self._on_loop, not first, context=self._context.copy())
         self._pass_on(number, frame)
 
