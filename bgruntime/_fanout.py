@@ -15,7 +15,7 @@ from ._engine.admit import admit, admit_durable, admit_nested, admit_reserved, r
 from ._engine.supervise import Wait
 from ._model.errors import PayloadError
 from ._model.jobs import Entry, Job
-from ._model.outcomes import Outcome, Stop
+from ._model.outcomes import Outcome, Reason, Stop
 from ._model.states import JobState
 from ._task import close_refused, mark_accepted
 
@@ -243,13 +243,19 @@ class _Flow:
                 self._fail(job._value)
             else:
                 self._keep(index, job._value)
-        if not self._filling:
+        if job._reason is Reason.DROPPED:
+            # Its place is for the one that it was dropped for, who has not taken it yet.
+            self._engine.loop.call_soon(self._fill_and_wake)
+        elif not self._filling:
             self._fill()
         self._wake()
 
     def attempt_ended(self, job: Job[Any]) -> None:
         """The attempt of a job that was over already has really ended, or was abandoned."""
         self._lingering -= 1
+        self._fill_and_wake()
+
+    def _fill_and_wake(self) -> None:
         self._fill()
         self._wake()
 

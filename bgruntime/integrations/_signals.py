@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from types import FrameType
 from typing import Any
 
@@ -31,6 +32,7 @@ class Listener:
         on_loop: Callable[[bool], object],
     ) -> None:
         self._loop = loop
+        self._context = copy_context()
         self._on_first = on_first
         self._on_loop = on_loop
         self._clock = ports.current().monotonic
@@ -59,7 +61,8 @@ class Listener:
             self._on_first()
         if first or not self._is_echo(now - self._first_at):
             with suppress(RuntimeError):  # the loop is closed: nobody has to hear any more
-                self._loop.call_soon_threadsafe(self._on_loop, not first)
+                # Not in the context of what it interrupts: a job there would count as the caller.
+                self._loop.call_soon_threadsafe(self._on_loop, not first, context=self._context.copy())
         self._pass_on(number, frame)
 
     def _is_echo(self, seconds: float) -> bool:

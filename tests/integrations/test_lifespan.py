@@ -322,6 +322,26 @@ def test_a_second_signal_that_comes_before_the_lifespan_ends_skips_it_too(run, q
     run(main)
 
 
+def test_a_signal_that_interrupts_a_job_does_not_make_that_job_the_caller_of_the_stop(run, quiet_signals):
+    async def main():
+        gate = Gate()
+
+        async def work():
+            signal.raise_signal(signal.SIGTERM)
+            await until(lambda: rt.stats().phase == "draining")
+            signal.raise_signal(signal.SIGTERM)
+            await hold(gate, 0)
+
+        rt = Runtime()
+        async with serve(Starlette(lifespan=runtime_lifespan(rt))):
+            job = await rt.submit(work)
+            await until(lambda: quiet_signals)
+        assert isinstance(job.exception(), JobInterrupted)
+        assert (await rt.stop()).cancelled == (job.id,)
+
+    run(main)
+
+
 def test_in_a_worker_process_the_echo_of_its_parent_is_no_second_signal(run, quiet_signals, monkeypatch):
     monkeypatch.setattr("multiprocessing.parent_process", object)
 
