@@ -137,7 +137,7 @@ BUGS = (
         "    line.take(room)  # for the caller: the end of a job may bring in another one at once\n",
         "",
         (ADMIT, "    finally:\n        line.give(room)\n", "    finally:\n        pass\n"),
-        ("_fanout.py", 'if job._reason == "dropped":', "if False:"),
+        ("_fanout.py", "if job._reason is Reason.DROPPED:", "if False:"),
     ),
     bug(
         "drop_oldest_takes_a_job_that_has_run",
