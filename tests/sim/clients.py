@@ -15,6 +15,7 @@ from bgruntime import (
     JobTimedOut,
     QueueFull,
     RuntimeClosed,
+    RuntimeStats,
     Task,
 )
 from tests.sim.bodies import (
@@ -171,6 +172,15 @@ async def submit_threads(world: World) -> None:
     await use(calls[-1])
 
 
+def most_taken_by_others(stats: RuntimeStats, queue: str) -> int:
+    """How many of the free slots jobs of other queues may be about to take."""
+    return sum(
+        line.waiting if line.concurrency is None else min(line.waiting, line.concurrency - line.running)
+        for name, line in stats.queues.items()
+        if name != queue and not line.paused
+    )
+
+
 def refused(call: Call, exc: BaseException) -> None:
     """No job exists; and a full queue is no excuse while a slot is free."""
     call.refused = True
@@ -186,6 +196,8 @@ def refused(call: Call, exc: BaseException) -> None:
     free = stats.concurrency - stats.running
     if line.concurrency is not None:
         free = min(free, line.concurrency - line.running)
+    back = len(world.rt._engine.resuming)  # attempts that waited for other jobs
+    free = max(0, free - back - most_taken_by_others(stats, call.queue))
     waiting = line.waiting + line.scheduled + line.retryable
     if (
         not line.paused
