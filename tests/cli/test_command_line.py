@@ -115,6 +115,7 @@ def test_a_redrive_is_done_by_the_application_that_runs(run, path, capsys):
             jobs = [await rt.submit(made(call), n) for n, made in enumerate((ordinary, durable))]
             for job in jobs:
                 await job.wait()
+            assert await rt.journal.count() == 2  # all that has failed is in the file now
             assert await asyncio.to_thread(main, ["redrive", "--dry-run", "--journal", str(path)]) == 0
             assert "2 failures would be redriven" in capsys.readouterr().out
             switch.works = True
