@@ -53,6 +53,7 @@ class Feed:
         self._owner = 0
         self._scanned = False
         self._taking: dict[str, asyncio.Task[None]] = {}
+        self._claiming = 0  # claims whose rows are not all in `entries` yet
         self._task: asyncio.Task[None] | None = None
         self.unsure = False
 
@@ -101,10 +102,8 @@ class Feed:
         if not self._writer.takes:
             return
         await self._say_what_we_know()
-        if self.unsure:
-            self.unsure = False
-            kept = [entry.key for entry in self._entries.values()]
-            await self._writer.step(release, self._ledger.owner, kept)
+        if self.unsure and not self._claiming:
+            await self._release()
         directory = Path(f"{self._access.path}.owners")
         for gone in await self._access.read(dead, self._ledger.owner, directory):
             await self._bury(gone, directory)
@@ -115,6 +114,21 @@ class Feed:
                 task = self._loop.create_task(self._take(definitions), name=f"bgruntime-journal-feed {queue}")
                 self._taking[queue] = task
                 task.add_done_callback(self._when_taken(queue))
+
+    async def _release(self) -> None:
+        """Give back the rows that nobody here knows of.
+
+        Which these are is decided when the step's batch is made up: what is accepted until then is ours.
+        """
+        self.unsure = False
+        try:
+            await self._writer.step(release, bind=lambda: (self._ledger.owner, self._known()))
+        except JournalUnavailable:
+            self.unsure = True
+            raise
+
+    def _known(self) -> list[int]:
+        return [*(entry.key for entry in self._entries.values()), *self._ledger.over()]
 
     def _when_taken(self, queue: str) -> Callable[[object], None]:
         return lambda _: self._taken(queue)
@@ -168,13 +182,18 @@ class Feed:
         with contextlib.suppress(BgRuntimeError):
             while room := await self._host.reserve(definitions[0], ROOM):
                 jobs: list[Adopted] = []
+                self._claiming += 1
                 try:
-                    rows = await self._writer.step(claim, self._ledger.owner, names, self._soon(), room)
+                    rows = await self._claim(names, room)
                     jobs = await self._adoptable(rows)
                 finally:
+                    self._claiming -= 1
                     self._host.adopt(definitions[0], jobs, room)
                 if len(rows) < room:
                     return
+
+    async def _claim(self, names: Sequence[str], room: int) -> list[Claimed]:
+        return await self._writer.step(claim, bind=lambda: (self._ledger.owner, names, self._soon(), room))
 
     async def _adoptable(self, rows: Sequence[Claimed]) -> list[Adopted]:
         jobs: list[Adopted] = []
