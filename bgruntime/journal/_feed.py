@@ -130,8 +130,8 @@ class Feed:
     def _known(self) -> list[int]:
         return [*(entry.key for entry in self._entries.values()), *self._ledger.over()]
 
-    def _when_taken(self, queue: str) -> Callable[[object], None]:
-        return lambda _: self._taken(queue)
+    def _when_taken(self, queue: str) -> Callable[[asyncio.Task[None]], None]:
+        return lambda task: self._taken(queue, task)
 
     async def _say_what_we_know(self) -> None:
         names = tuple(sorted(definition.name for definition in self._durable()))
@@ -171,8 +171,12 @@ class Feed:
 
     # One queue
 
-    def _taken(self, queue: str) -> None:
+    def _taken(self, queue: str, task: asyncio.Task[None]) -> None:
         self._taking.pop(queue, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            told = {"message": f"taking durable jobs of queue {queue!r} failed", "exception": error}
+            self._loop.call_exception_handler(told)
         if not self.busy:
             self._host.nudge()
 
@@ -207,6 +211,8 @@ class Feed:
                 jobs.append(self._adopted(row, definition))
             except PayloadError as error:
                 unfit.append((row, str(error)))
+            except Exception as error:  # the row is damaged: it is in nobody's way
+                unfit.append((row, storable(f"cannot be read: {type(error).__name__}: {error}")))
         if unfit:
             await self._quarantine(unfit)
         return jobs
@@ -214,7 +220,7 @@ class Feed:
     def _adopted(self, row: Claimed, definition: Definition) -> Adopted:
         args, kwargs = self._recorder.codec(definition).decode(row.args)
         options: dict[str, Any] = json.loads(row.options) if row.options else {}
-        self._entries[row.id] = Entry(
+        entry = Entry(
             id=row.id,
             key=row.key,
             run=row.run,
@@ -226,7 +232,7 @@ class Feed:
             errors=json.loads(row.errors) if row.errors else None,
             origin=row.origin,
         )
-        return Adopted(
+        adopted = Adopted(
             id=row.id,
             definition=with_options(definition, row.options),
             args=args,
@@ -236,9 +242,15 @@ class Feed:
             tags=tuple(options.get("tags", ())),
             fresh=not row.started,
         )
+        self._entries[row.id] = entry
+        return adopted
 
     async def _quarantine(self, unfit: Sequence[tuple[Claimed, str]]) -> None:
         rows = [(row.key, row.run, message) for row, message in unfit]
-        await self._writer.step(quarantine_ours, self._ledger.owner, rows, UNFIT, self._now())
+        try:
+            await self._writer.step(quarantine_ours, self._ledger.owner, rows, UNFIT, self._now())
+        except JournalUnavailable:
+            self.unsure = True  # give them back, and run the others
+            return
         for row, _ in unfit:
             self._host.emit(JobQuarantined(self._ports.monotonic(), row.id, row.task, UNFIT))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
 
 from bgruntime import Runtime
 from bgruntime.journal import _feed, _ledger
@@ -116,5 +120,55 @@ def test_rows_of_jobs_that_are_over_are_not_given_back_before_they_are_deleted(r
             await until(lambda: not rows("SELECT 1 FROM job"))
             assert rt.journal._ledger.late == 0
         assert sorted(ran) == list(range(5))
+
+    run(main)
+
+
+DAMAGES = {"options": "{", "errors": "{", "state": 77}
+
+
+@pytest.mark.parametrize("column", DAMAGES)
+def test_a_row_that_cannot_be_read_is_quarantined_and_holds_up_no_other(run, path, column):
+    async def main():
+        ran = []
+
+        async def work(n: int) -> None:
+            ran.append(n)
+
+        task = durable(work)
+        async with Runtime(journal=path) as rt:
+            rt.pause()
+            damaged, *_ = await rt.submit_many(task, [(n,) for n in range(5)])
+            await rt.stop(drain=0)
+        connection = sqlite3.connect(path)
+        with connection:
+            connection.execute(f"UPDATE job SET {column} = ? WHERE id = ?", (DAMAGES[column], damaged.id))
+        connection.close()
+        async with Runtime(journal=path) as rt:
+            await rt.drain()
+            assert ran == [1, 2, 3, 4]
+            [kept] = await rt.journal.failures()
+            assert (kept.id, kept.state, kept.args) == (damaged.id, "quarantined", {"n": 0})
+            assert "cannot be read" in kept.message
+
+    run(main)
+
+
+def test_what_goes_wrong_while_jobs_are_taken_in_is_told(run, path, monkeypatch):
+    async def main():
+        told = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: told.set_result(said))
+
+        async def broken(*_):
+            raise ValueError("no")
+
+        async with Runtime(journal=path) as rt:
+            await until(lambda: not rt.journal.waiting())
+            feed = rt.journal._feed
+            monkeypatch.setattr(feed._host, "reserve", broken)
+            task = asyncio.create_task(feed._take([SimpleNamespace(name="work")]))
+            task.add_done_callback(feed._when_taken("some"))
+            said = await told
+            assert said["message"] == "taking durable jobs of queue 'some' failed"
 
     run(main)
