@@ -194,6 +194,7 @@ class Ledger:
                 self._records.appendleft(ending)
             else:
                 self._endings.appendleft((ending.entry, ending))
+        self._hurried = self._hurried or any(ending.future is not None for ending in batch.endings)
         if batch.step is not None and not batch.step.future.done():
             self.steps.appendleft(batch.step)
         self._drop_excess()
