@@ -187,8 +187,10 @@ class Redriver:
                 except (PayloadError, UnknownTask):
                     pass  # that is written down, or nobody's fault
                 except Exception as error:
-                    if not put_off or isinstance(error, PASSING):
+                    if not put_off:
                         raise
+                    if isinstance(error, PASSING):
+                        break
                     self._write(PUT_OFF, failed.key, pause=PUT_OFF_MS)
         finally:
             for failed in left:
