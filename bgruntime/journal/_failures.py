@@ -339,8 +339,8 @@ def attempts_of(errors: str | None) -> tuple[AttemptFailure, ...]:
 
 def options_of(options: str | None) -> dict[str, Any]:
     """The options a job was submitted with; none where they are damaged."""
-    told = parsed(options or "{}")
-    return told if isinstance(told, dict) else {}
+    told: Any = parsed(options or "{}")
+    return dict(told) if isinstance(told, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
 
 
 def parsed(args: str) -> Any:
