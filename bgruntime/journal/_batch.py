@@ -61,9 +61,11 @@ class Accept:
 class Step:
     """Any other transaction, in a savepoint of its own beside what else is written."""
 
-    function: Callable[[sqlite3.Connection], Any]
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
     durable: bool  # must it outlive a power cut
     future: Any
+    bind: Callable[[], tuple[Any, ...]] | None = None  # gives `args` when its batch is made up
     value: Any = None
     error: BaseException | None = None
 
@@ -213,7 +215,7 @@ def _alone(connection: sqlite3.Connection, part: Batch) -> BaseException | None:
 def _take_step(connection: sqlite3.Connection, step: Step) -> None:
     connection.execute("SAVEPOINT step")
     try:
-        step.value = step.function(connection)
+        step.value = step.function(connection, *step.args)
     except Exception as error:
         if isinstance(error, sqlite3.Error) and fault_of(error) is not Fault.OTHER:
             raise  # the file's trouble, not the step's

@@ -32,9 +32,9 @@ QUARANTINE_CAUSE = (
 QUARANTINE = """
 INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, attempt, crashes,
                   errors, durable, obstacle, redrives, budget, created_ms, failed_ms, changed_ms)
-SELECT key, id, task, args, options, 6, :reason, '', :message,
+SELECT key, id, task, args, CASE WHEN json_valid(options) THEN options END, 6, :reason, '', :message,
        (SELECT id FROM cause WHERE task = job.task AND error = '' AND place = ''),
-       attempt, crashes, errors, 1, NULL, 0, 0, created_ms, :now, :now
+       attempt, crashes, CASE WHEN json_valid(errors) THEN errors END, 1, NULL, 0, 0, created_ms, :now, :now
 FROM job WHERE key = :key AND origin IS NULL ON CONFLICT(key) DO NOTHING"""
 QUARANTINE_ORIGIN = """
 UPDATE ended SET state = 6, reason = :reason, message = :message, owner = NULL, due_ms = NULL,

@@ -86,7 +86,18 @@ def _checked(told: Any) -> dict[str, Any]:
     missing = [name for name in names if name not in told]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing")
+    _check_json("options", told["options"], dict)
+    for error in _check_json("errors", told["errors"], list) or ():
+        if not isinstance(error, dict):
+            raise ValueError(f"errors: {error!r} is no object")
     return {"kind": told["kind"], **{name: told[name] for name in names}}
+
+
+def _check_json(name: str, text: Any, kind: type) -> Any:
+    value = None if text is None else json.loads(text)
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(f"{name} {text!r} is no JSON of a {kind.__name__}")
+    return value
 
 
 def take_in(connection: sqlite3.Connection, jobs: list[dict[str, Any]]) -> int:

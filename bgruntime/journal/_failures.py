@@ -288,7 +288,7 @@ def failure_of(row: Sequence[Any]) -> Failure:
         created_at=created / 1000,
         failed_at=failed / 1000,
         changed_at=changed / 1000,
-        options=json.loads(options) if options else {},
+        options=options_of(options),
     )
 
 
@@ -322,19 +322,25 @@ def open_job_of(row: Sequence[Any], now: int, *, known: bool = False) -> Failure
         created_at=created / 1000,
         failed_at=since,
         changed_at=since,
-        options=json.loads(options) if options else {},
+        options=options_of(options),
     )
 
 
 def attempts_of(errors: str | None) -> tuple[AttemptFailure, ...]:
     """The attempts that failed, the first one first."""
-    if not errors:
+    try:
+        return tuple(
+            AttemptFailure(one["attempt"], one["outcome"], one["error"], one["message"], one["at"])
+            for one in json.loads(errors or "[]")
+        )
+    except (ValueError, TypeError, LookupError):  # damaged: the rest of the row is still to be seen
         return ()
-    told = json.loads(errors)
-    return tuple(
-        AttemptFailure(one["attempt"], one["outcome"], one["error"], one["message"], one["at"])
-        for one in told
-    )
+
+
+def options_of(options: str | None) -> dict[str, Any]:
+    """The options a job was submitted with; none where they are damaged."""
+    told: Any = parsed(options or "{}")
+    return dict(told) if isinstance(told, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
 
 
 def parsed(args: str) -> Any:

@@ -79,7 +79,9 @@ def describe(path: str, error: BaseException) -> str:
     fault = fault_of(error)
     if fault in (Fault.REFUSED, Fault.LOCKED) and not isinstance(error, sqlite3.Error):
         return f"journal {path}: {error}"
-    return f"journal {path} is {fault}: {error}" if fault is not Fault.OTHER else f"journal {path}: {error}"
+    if fault is Fault.OTHER:
+        return f"journal {path}: {error}"
+    return f"journal {path} {'' if fault is Fault.PATH else 'is '}{fault}: {error}"
 
 
 def unavailable(path: str, error: BaseException) -> JournalUnavailable:

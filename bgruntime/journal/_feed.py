@@ -53,6 +53,7 @@ class Feed:
         self._owner = 0
         self._scanned = False
         self._taking: dict[str, asyncio.Task[None]] = {}
+        self._claiming = 0  # claims whose rows are not all in `entries` yet
         self._task: asyncio.Task[None] | None = None
         self.unsure = False
 
@@ -101,10 +102,8 @@ class Feed:
         if not self._writer.takes:
             return
         await self._say_what_we_know()
-        if self.unsure:
-            self.unsure = False
-            kept = [entry.key for entry in self._entries.values()]
-            await self._writer.step(release, self._ledger.owner, kept)
+        if self.unsure and not self._claiming:
+            await self._release()
         directory = Path(f"{self._access.path}.owners")
         for gone in await self._access.read(dead, self._ledger.owner, directory):
             await self._bury(gone, directory)
@@ -116,8 +115,23 @@ class Feed:
                 self._taking[queue] = task
                 task.add_done_callback(self._when_taken(queue))
 
-    def _when_taken(self, queue: str) -> Callable[[object], None]:
-        return lambda _: self._taken(queue)
+    async def _release(self) -> None:
+        """Give back the rows that nobody here knows of.
+
+        Which these are is decided when the step's batch is made up: what is accepted until then is ours.
+        """
+        self.unsure = False
+        try:
+            await self._writer.step(release, bind=lambda: (self._ledger.owner, self._known()))
+        except JournalUnavailable:
+            self.unsure = True
+            raise
+
+    def _known(self) -> list[int]:
+        return [*(entry.key for entry in self._entries.values()), *self._ledger.over()]
+
+    def _when_taken(self, queue: str) -> Callable[[asyncio.Task[None]], None]:
+        return lambda task: self._taken(queue, task)
 
     async def _say_what_we_know(self) -> None:
         names = tuple(sorted(definition.name for definition in self._durable()))
@@ -157,8 +171,12 @@ class Feed:
 
     # One queue
 
-    def _taken(self, queue: str) -> None:
+    def _taken(self, queue: str, task: asyncio.Task[None]) -> None:
         self._taking.pop(queue, None)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            told = {"message": f"taking durable jobs of queue {queue!r} failed", "exception": error}
+            self._loop.call_exception_handler(told)
         if not self.busy:
             self._host.nudge()
 
@@ -168,13 +186,18 @@ class Feed:
         with contextlib.suppress(BgRuntimeError):
             while room := await self._host.reserve(definitions[0], ROOM):
                 jobs: list[Adopted] = []
+                self._claiming += 1
                 try:
-                    rows = await self._writer.step(claim, self._ledger.owner, names, self._soon(), room)
+                    rows = await self._claim(names, room)
                     jobs = await self._adoptable(rows)
                 finally:
+                    self._claiming -= 1
                     self._host.adopt(definitions[0], jobs, room)
                 if len(rows) < room:
                     return
+
+    async def _claim(self, names: Sequence[str], room: int) -> list[Claimed]:
+        return await self._writer.step(claim, bind=lambda: (self._ledger.owner, names, self._soon(), room))
 
     async def _adoptable(self, rows: Sequence[Claimed]) -> list[Adopted]:
         jobs: list[Adopted] = []
@@ -188,6 +211,8 @@ class Feed:
                 jobs.append(self._adopted(row, definition))
             except PayloadError as error:
                 unfit.append((row, str(error)))
+            except Exception as error:  # the row is damaged: it is in nobody's way
+                unfit.append((row, storable(f"cannot be read: {type(error).__name__}: {error}")))
         if unfit:
             await self._quarantine(unfit)
         return jobs
@@ -195,7 +220,7 @@ class Feed:
     def _adopted(self, row: Claimed, definition: Definition) -> Adopted:
         args, kwargs = self._recorder.codec(definition).decode(row.args)
         options: dict[str, Any] = json.loads(row.options) if row.options else {}
-        self._entries[row.id] = Entry(
+        entry = Entry(
             id=row.id,
             key=row.key,
             run=row.run,
@@ -207,7 +232,7 @@ class Feed:
             errors=json.loads(row.errors) if row.errors else None,
             origin=row.origin,
         )
-        return Adopted(
+        adopted = Adopted(
             id=row.id,
             definition=with_options(definition, row.options),
             args=args,
@@ -217,9 +242,15 @@ class Feed:
             tags=tuple(options.get("tags", ())),
             fresh=not row.started,
         )
+        self._entries[row.id] = entry
+        return adopted
 
     async def _quarantine(self, unfit: Sequence[tuple[Claimed, str]]) -> None:
         rows = [(row.key, row.run, message) for row, message in unfit]
-        await self._writer.step(quarantine_ours, self._ledger.owner, rows, UNFIT, self._now())
+        try:
+            await self._writer.step(quarantine_ours, self._ledger.owner, rows, UNFIT, self._now())
+        except JournalUnavailable:
+            self.unsure = True  # give them back, and run the others
+            return
         for row, _ in unfit:
             self._host.emit(JobQuarantined(self._ports.monotonic(), row.id, row.task, UNFIT))

@@ -72,11 +72,15 @@ class Leader:
             lock = Flock(self._path)
         except OSError:
             return False
-        if not lock.try_lock():
+        try:
+            won = lock.try_lock()
+        except OSError:  # there are no such locks here: nobody leads
+            won = False
+        if won:
+            self._lock = lock
+        else:
             lock.close()
-            return False
-        self._lock = lock
-        return True
+        return won
 
     async def _step_down(self) -> None:
         for task in self._running.values():

@@ -137,6 +137,11 @@ class Ledger:
             len(self._records) // RECORDS_AT_ONCE,
         )
 
+    def over(self) -> list[int]:
+        """The keys of jobs that are over, whose rows are still to go."""
+        ended = [entry.key for entry, _ in self._endings if entry is not None]
+        return [*ended, *(entry.key for entry in self._completed)]
+
     def take(self) -> Batch:
         """The next commit: new jobs first come first served, and all small things that fit."""
         batch = Batch(self.owner)
@@ -158,6 +163,8 @@ class Ledger:
         for _ in range(min(len(self._records), RECORDS_AT_ONCE)):
             batch.endings.append(self._records.popleft())
         batch.step = self.steps.popleft() if self.steps else None
+        if batch.step is not None and batch.step.bind is not None:
+            batch.step.args = batch.step.bind()
         batch.durable = bool(batch.accepts) or self._hurried or bool(batch.step and batch.step.durable)
         self._hurried = bool(self._hurried and self._endings)
         return batch
@@ -187,6 +194,7 @@ class Ledger:
                 self._records.appendleft(ending)
             else:
                 self._endings.appendleft((ending.entry, ending))
+        self._hurried = self._hurried or any(ending.future is not None for ending in batch.endings)
         if batch.step is not None and not batch.step.future.done():
             self.steps.appendleft(batch.step)
         self._drop_excess()

@@ -136,7 +136,7 @@ class Redriver:
         if room > 0 and not self._stopped:
             now = milliseconds(ports.current().time())
             names = json.dumps(self._names())
-            claimed = await self._writer.step(claim_due, self._ledger.owner, now, names, room)
+            claimed = await self._writer.step(claim_due, bind=lambda: (self._ledger.owner, now, names, room))
             await self._submit_all(claimed, put_off=True)
 
     # By hand
@@ -151,10 +151,11 @@ class Redriver:
         keys = await self._access.read(keys_of, wanted)
         for first in range(0, len(keys), PAGE):
             page = keys[first : first + PAGE]
-            jobs += await self._submit_all(
-                await self._writer.step(claim_page, self._ledger.owner, page, until)
-            )
+            jobs += await self._submit_all(await self._claim_page(page, until))
         return jobs
+
+    async def _claim_page(self, page: list[int], until: int) -> list[Failed]:
+        return await self._writer.step(claim_page, bind=lambda: (self._ledger.owner, page, until))
 
     async def run_one(self, id: str) -> Job[Any]:
         """Redrive the failure with this id.
@@ -164,7 +165,7 @@ class Redriver:
             PayloadError: its arguments do not fit the task any more.
             UnknownTask: this process does not know the task.
         """
-        [*claimed] = await self._writer.step(claim_one, self._ledger.owner, id)
+        [*claimed] = await self._writer.step(claim_one, bind=lambda: (self._ledger.owner, id))
         if not claimed:
             raise LookupError(f"no failure {id!r} that can be redriven now")
         return await self._submit(claimed[0])
@@ -186,8 +187,10 @@ class Redriver:
                 except (PayloadError, UnknownTask):
                     pass  # that is written down, or nobody's fault
                 except Exception as error:
-                    if not put_off or isinstance(error, PASSING):
+                    if not put_off:
                         raise
+                    if isinstance(error, PASSING):
+                        break
                     self._write(PUT_OFF, failed.key, pause=PUT_OFF_MS)
         finally:
             for failed in left:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 
 from ._faults import Locked
-from ._flocks import Flock, holder
+from ._flocks import UNSUPPORTED, Flock, holder
 
 Spawn = Callable[[Callable[[], None], str], None]
 
@@ -18,6 +18,9 @@ class Turnstile:
     The lock is tried without blocking. Where it is taken, a daemon thread blocks in it and hands it
     over, so that the writing thread waits for a limited time only: blocked in the lock itself it would
     hold the interpreter's exit for as long as a stopped holder lives.
+
+    Where the file system has no such locks everybody may enter, and SQLite's own lock and busy timeout
+    are all there is.
     """
 
     def __init__(self, path: str, spawn: Spawn) -> None:
@@ -29,10 +32,15 @@ class Turnstile:
         self._aborted = False
 
     def enter(self, limit: float) -> None:
-        """Holds the lock on return; raises `Locked` after `limit` seconds, naming the holder's pid."""
-        if self._quick.try_lock():
-            self._held = self._quick
-            return
+        """Holds the lock, if there are such; raises `Locked` after `limit` seconds, naming who does."""
+        try:
+            if self._quick.try_lock():
+                self._held = self._quick
+                return
+        except OSError as error:
+            if error.errno in UNSUPPORTED:
+                return
+            raise
         if self._waiter is None and not self._aborted:
             self._waiter = Waiter(self.path, self._spawn)
         self._held = self._waiter.wait(limit) if self._waiter is not None else None

@@ -67,11 +67,21 @@ class Writer:
         self._ledger.add_accept(accept)
         return future
 
-    async def step(self, function: Callable[..., R], *args: Any, durable: bool = False) -> R:
-        """What `function(connection, *args)` returns, in a transaction; once, or not at all."""
+    async def step(
+        self,
+        function: Callable[..., R],
+        *args: Any,
+        durable: bool = False,
+        bind: Callable[[], tuple[Any, ...]] | None = None,
+    ) -> R:
+        """What `function(connection, *args)` returns, in a transaction; once, or not at all.
+
+        With `bind` the arguments are what it returns, on the loop, when the step's batch is made up: for
+        those that may change while the step waits for its turn.
+        """
         if not self.takes:
             raise self._access.refusal()
-        step = Step(lambda connection: function(connection, *args), durable, self._loop.create_future())
+        step = Step(function, args, durable, self._loop.create_future(), bind)
         self._ledger.add_step(step)
         value: R = await step.future
         return value

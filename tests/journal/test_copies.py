@@ -204,6 +204,26 @@ def test_a_file_that_is_no_export_is_refused_with_the_line(run, path, tmp_path, 
     run(main)
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("options", "{"), ("options", "[]"), ("errors", "{}"), ("errors", "[1]"), ("errors", 5)],
+)
+def test_a_line_whose_texts_are_not_the_json_of_a_journal_is_refused(run, path, tmp_path, name, text):
+    async def main():
+        lines = tmp_path / "all.jsonl"
+        async with Runtime(journal=path) as rt:
+            await with_failures(rt, 1)
+            await rt.journal.export(lines)
+        header, line = lines.read_text().splitlines()
+        lines.write_text(f"{header}\n{json.dumps({**json.loads(line), name: text})}\n")
+        async with Journal(tmp_path / "other.db") as other:
+            with pytest.raises(ValueError, match="line 2"):
+                await other.import_(lines)
+            assert await other.count() == 0
+
+    run(main)
+
+
 def test_a_line_with_values_of_the_wrong_kind_is_refused_with_all_of_its_page(run, path, tmp_path):
     async def main():
         lines = tmp_path / "all.jsonl"

@@ -10,7 +10,7 @@ import pytest
 
 from bgruntime import Discard, JobState, PayloadError, Queue, Runtime, UnknownTask, task
 from bgruntime.extend import RedriveExhausted
-from bgruntime.journal import Journal, _journal, _recorder
+from bgruntime.journal import Journal, _journal, _recorder, _redrive
 
 from .steps import Registry, Switch, durable, ordinary, until
 
@@ -214,6 +214,34 @@ def test_a_failure_that_cannot_be_submitted_is_in_nobodys_way(run, path, quick):
             kept = await rt.journal.get(poisoned[0].id)
             assert (kept.state, kept.redrives) == ("retryable", 0)
         assert switch.used == [1000]
+
+    run(main)
+
+
+@pytest.mark.parametrize("overflow", ["wait", "reject"])
+def test_a_full_queue_and_a_stop_put_redrives_off_and_are_no_errors(run, path, quick, monkeypatch, overflow):
+    async def main():
+        told, gate, tries = [], asyncio.Event(), []
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: told.append(said))
+        switch = Switch()
+        submit = _redrive.Redriver._submit
+
+        async def counted(self, failed):
+            tries.append(failed)
+            return await submit(self, failed)
+
+        monkeypatch.setattr(_redrive.Redriver, "_submit", counted)
+        async with Runtime(journal=path, concurrency=1, queue_size=1, overflow=overflow) as rt:
+            failed = await rt.submit(ordinary(calling(switch), redrive=3), 1)
+            hold = ordinary(gate.wait)
+            await failed.wait()
+            await rt.submit(hold)
+            await until(lambda: rt.stats().running == 1)
+            if not tries:
+                await rt.submit(hold)
+            await until(lambda: tries)
+            await rt.stop(drain=0, cancel=1)
+        assert told == []
 
     run(main)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -13,10 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from bgruntime import Runtime
 from bgruntime.extend import ports
-from bgruntime.journal._faults import Locked
+from bgruntime.journal._faults import Locked, describe
 from bgruntime.journal._flocks import Flock, holder, is_free
 from bgruntime.journal._turnstile import Turnstile
+
+from .steps import durable
 
 HOLD = """
 import fcntl, os, sys
@@ -58,6 +64,51 @@ def test_whoever_has_entered_is_alone_until_it_leaves(turnstile, lock):
     assert not is_free(str(lock))
     turnstile.leave()
     assert is_free(str(lock))
+
+
+@pytest.fixture
+def no_flock(monkeypatch) -> None:
+    """A file system that has no such locks."""
+
+    def flock(fd, operation):
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+
+
+def test_where_there_are_no_such_locks_everybody_may_enter_and_nobody_leads(run, tmp_path, no_flock):
+    async def main():
+        told = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, said: told.append(said))
+        path = tmp_path / "jobs.db"
+
+        async def double(n: int) -> int:
+            return 2 * n
+
+        task = durable(double)
+        async with Runtime(journal=path) as one, Runtime(journal=path) as two:
+            assert not one.journal.problems()
+            assert not two.journal.problems()
+            assert one.journal._access.session.owner.leased
+            submits = [rt.submit(task, n) for n in range(10) for rt in (one, two)]
+            jobs = await asyncio.gather(*submits)
+            assert [await job for job in jobs] == [2 * n for n in range(10) for _ in (one, two)]
+            for rt in (one, two):
+                assert not rt.journal.leader.leads
+                assert not rt.journal.leader._task.done()
+        assert told == []
+
+    run(main)
+
+
+def test_another_trouble_with_the_lock_is_the_journals(turnstile, monkeypatch):
+    def flock(fd, operation):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="error") as caught:
+        turnstile.enter(1)
+    assert describe("jobs.db", caught.value).startswith("journal jobs.db cannot be opened: ")
 
 
 def test_a_wait_ends_at_its_limit_and_names_the_holder(turnstile, stranger):
