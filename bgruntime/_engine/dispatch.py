@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._model.jobs import Job, ThreadUse
@@ -129,8 +130,18 @@ class Line:
         """Note that a job in the lanes was settled where it stands, and let go of many such at once."""
         self.stale += 1
         if self.stale > SWEEP_FROM and self.stale * 2 > len(self.lanes):
-            self.lanes.sweep(lambda job: job._state is not AVAILABLE or job._context is None)
+            self.lanes.sweep(_is_stale)
             self.stale = 0
+
+    def oldest_of_lowest(self) -> Iterator[Job[Any]]:
+        """Its jobs, the lowest priority first, of one the oldest first; without those of fan-outs in jobs."""
+        self.stale -= self.lanes.trim(_is_stale)
+        return self.lanes.oldest_of_lowest()
+
+
+def _is_stale(job: Job[Any]) -> bool:
+    """Whether *job*, in the lanes, was settled where it stands."""
+    return job._state is not AVAILABLE or job._context is None
 
 
 def enqueue(engine: Supervisor, job: Job[Any]) -> None:
