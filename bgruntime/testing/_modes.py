@@ -15,7 +15,7 @@ from typing import Any, ParamSpec
 from unittest import mock
 
 from bgruntime import Job, Runtime, RuntimeClosed, Task
-from bgruntime._reserve import Reservation
+from bgruntime.extend import Reservation
 
 POLL = 0.001  # seconds between two looks
 UNDER_WAY = frozenset({"available", "running"})
