@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import _get_running_loop
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
@@ -217,12 +217,13 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
     if queued_up:
         raise full(engine, entry)
     dropped: list[Job[Any]] = []
+    droppable: Iterator[Job[Any]] = iter(())
     waiting = line.waiting
     try:  # all that would have to go is found before the first goes
+        if line.overflow == "drop_oldest":
+            droppable = filter(_may_be_dropped, line.oldest_of_lowest())
         while not line.has_room(engine, room):
-            oldest = None
-            if line.overflow == "drop_oldest":
-                oldest = line.lanes.oldest_of_lowest(lambda job: _may_be_dropped(job) and job not in dropped)
+            oldest = next(droppable, None)
             if oldest is None:
                 raise full(engine, entry)
             dropped.append(oldest)

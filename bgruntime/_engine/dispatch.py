@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._model.jobs import Job, ThreadUse
@@ -110,9 +111,8 @@ class Line:
 
     def count_on_slots(self, engine: Supervisor, room: Room) -> None:
         """*room* is given: what of it is beyond `size` starts before the jobs of other queues do."""
-        beyond = self.waiting + self.later + room.jobs - self.size
-        if beyond > 0 and not room.later:
-            engine.owed.extend([self] * min(beyond, room.jobs))
+        if not room.later and self.waiting + self.reserved + room.jobs > self.size:
+            engine.owed[self] = None
 
     def take(self, room: Room) -> None:
         """Count *room* as taken, for jobs that are about to be accepted."""
@@ -130,8 +130,18 @@ class Line:
         """Note that a job in the lanes was settled where it stands, and let go of many such at once."""
         self.stale += 1
         if self.stale > SWEEP_FROM and self.stale * 2 > len(self.lanes):
-            self.lanes.sweep(lambda job: job._state is not AVAILABLE or job._context is None)
+            self.lanes.sweep(_is_stale)
             self.stale = 0
+
+    def oldest_of_lowest(self) -> Iterator[Job[Any]]:
+        """Its jobs, the lowest priority first, of one the oldest first; without those of fan-outs in jobs."""
+        self.stale -= self.lanes.trim(_is_stale)
+        return self.lanes.oldest_of_lowest()
+
+
+def _is_stale(job: Job[Any]) -> bool:
+    """Whether *job*, in the lanes, was settled where it stands."""
+    return job._state is not AVAILABLE or job._context is None
 
 
 def enqueue(engine: Supervisor, job: Job[Any]) -> None:
@@ -144,6 +154,8 @@ def enqueue(engine: Supervisor, job: Job[Any]) -> None:
     else:
         line.waiting += 1
         line.lanes.push(job, job._entry.priority, mixed=job._entry.threaded)
+        if line.waiting + line.reserved > line.size:
+            engine.owed[line] = None
     if job._entry.threaded:
         line.threaded += 1
     list_line(engine, line)
@@ -177,15 +189,15 @@ def pump(engine: Supervisor) -> None:
     Called from the loop and from the end of an attempt, whose slot is so used again at once.
     """
     turns, eager = engine.turns, engine.eager
-    begins_by = _FOREVER if eager or not (turns or engine.owed) else engine.clock() + BEGINS_WITHIN
+    begins_by = _FOREVER if eager or not turns else engine.clock() + BEGINS_WITHIN
     engine.pumping = None  # neither idle nor scheduled: whoever ends inside must not come here again
-    if engine.owed:
-        _start_owed(engine)
     left = STARTS_PER_TURN
     until = _FOREVER
+    if engine.owed:
+        left, until = _start_owed(engine, left)
     plain = engine.plain_tasks
     loop, live = engine.loop, engine.live
-    while engine.in_use < engine.limit:
+    while left and engine.in_use < engine.limit:
         if engine.resuming and resume_one(engine):
             continue
         if not turns:
@@ -244,8 +256,6 @@ def pump(engine: Supervisor) -> None:
                 until = began + SLICE_SECONDS
             elif began > until:
                 left = 0
-        if not left:
-            break
     if not left and engine.in_use < engine.limit and (turns or engine.resuming):
         engine.pumping = True
         engine.loop.call_soon(engine.pump, context=engine.context)
@@ -257,20 +267,35 @@ def pump(engine: Supervisor) -> None:
         engine.offer_room()
 
 
-def _start_owed(engine: Supervisor) -> None:
-    """Start first, where a queue is over its size because slots were free, as many as count on those."""
-    for _ in range(min(STARTS_PER_TURN, len(engine.owed))):
-        line = engine.owed.popleft()
-        if line.listed and engine.in_use < engine.limit:
+def _start_owed(engine: Supervisor, left: int) -> tuple[int, float]:
+    """Start first, where a queue is over its size because slots were free, what counts on those.
+
+    Returns what is left of the budget of starts, and when the slice ends.
+    """
+    until = _FOREVER
+    for line in list(engine.owed):
+        while left and line.listed and line.waiting > line.size and engine.in_use < engine.limit:
             engine.turns.remove(line)
             engine.turns.appendleft(line)
             job = _next_of(engine, line)
-            while job is not None and job._state is not AVAILABLE:
+            if job is None:
+                if line.listed:
+                    left = 0  # the search goes on in the next turn
+                break
+            if job._state is not AVAILABLE:
                 line.stale -= 1
-                engine.turns.rotate(1)
-                job = _next_of(engine, line)
-            if job is not None:
-                start(engine, job)
+                continue
+            start(engine, job)
+            left -= 1
+            began = job._started
+            if began is not None:
+                if until is _FOREVER:
+                    until = began + SLICE_SECONDS
+                elif began > until:
+                    left = 0
+        if line.waiting + line.reserved <= line.size:
+            del engine.owed[line]
+    return left, until
 
 
 def start(engine: Supervisor, job: Job[Any]) -> None:

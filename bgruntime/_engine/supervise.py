@@ -142,7 +142,7 @@ class Supervisor:
         self.lines = {queue.name: self._line(queue) for queue in (Queue("default"), *queues)}
         self.turns: deque[Line] = deque()
         self.short_of_threads: deque[Line] = deque()
-        self.owed: deque[Line] = deque()  # whose jobs were let in because slots were free, in that order
+        self.owed: dict[Line, None] = {}  # over their size because slots were free
         self.resuming: deque[Job[Any]] = deque()
         self.pumping: bool | None = False
         self.context = Context()  # the pump's: a callback keeps alive what is in its context

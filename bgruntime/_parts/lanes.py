@@ -99,13 +99,20 @@ class Lanes(Generic[T]):
             self.level = PRIORITIES // 2
             self.single = self.lines[self.level]
 
-    def oldest_of_lowest(self, wanted: Callable[[T], bool]) -> T | None:
-        """The item of the lowest priority that has waited longest among those *wanted*."""
+    def oldest_of_lowest(self) -> Iterator[T]:
+        """The items without those at the front, the lowest priority first, of one the oldest first."""
         for priority in reversed(range(PRIORITIES)):
-            for item in (*self.parked[priority], *self.lines[priority]):
-                if wanted(item):
-                    return item
-        return None
+            yield from self.parked[priority]
+            yield from self.lines[priority]
+
+    def trim(self, stale: Callable[[T], bool]) -> int:
+        """Let go of what has gone stale at the head of a line; returns how many."""
+        gone = 0
+        for line in (*self.parked, *self.lines):
+            while line and stale(line[0]):
+                line.popleft()
+                gone += 1
+        return gone
 
     def oldest(self, wanted: Callable[[T], bool]) -> T | None:
         """The item that has waited longest among those *wanted*."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, ParamSpec
 from unittest import mock
 
-from bgruntime import Job, Runtime, Task
+from bgruntime import Job, Runtime, RuntimeClosed, Task
+from bgruntime.extend import Reservation
 
 POLL = 0.001  # seconds between two looks
 UNDER_WAY = frozenset({"available", "running"})
@@ -37,7 +38,10 @@ class Submission:
 
 
 class Submissions:
-    """What was submitted while the mode was on, in order. Jobs of `map`, `gather` and `group` are not."""
+    """What was submitted while the mode was on, in order. Jobs of `map`, `gather` and `group` are not.
+
+    A call of `submit_threadsafe` is noted once the loop has turned and there is a job.
+    """
 
     def __init__(self) -> None:
         self.all: list[Submission] = []
@@ -59,6 +63,33 @@ class Submissions:
         for args, job in zip(calls, jobs, strict=True):
             _ = self._took(target, args, {}, job)
         return jobs
+
+    async def _submit_outside(
+        self,
+        real: Any,
+        rt: Runtime,
+        target: Any,
+        args: Any,
+        kwargs: Any,
+        waiters: Any,
+        *,
+        owned: bool = False,
+    ) -> Any:
+        """What `submit`, `submit_threadsafe` and groups go through; only the second is noted here."""
+        if waiters is None or owned:
+            return await real(rt, target, args, kwargs, waiters, owned=owned)
+
+        def follow(rt: Runtime, target: Any, *args: Any, **kwargs: Any) -> Any:
+            return real(rt, target, args, kwargs, waiters)
+
+        return await self._submit(follow, rt, target, *args, **kwargs)
+
+    def _reserve(self, real: Any, rt: Runtime, target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return real(rt, target, *args, **kwargs)
+
+    def _submit_reserved(self, real: Any, reservation: Any) -> Any:
+        function = reservation._entry.definition.function
+        return self._took(function, reservation._args, reservation._kwargs, real(reservation))
 
     def _took(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any], job: Job[Any]) -> Job[Any]:
         self.all.append(Submission(job.task, _named(target, args, kwargs), job))
@@ -117,6 +148,10 @@ class ManualSubmissions(Submissions):
         self._hold(rt)
         return await super()._submit_many(real, rt, target, calls)
 
+    def _reserve(self, real: Any, rt: Runtime, target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        self._hold(rt)
+        return super()._reserve(real, rt, target, *args, **kwargs)
+
     def _hold(self, rt: Runtime) -> None:
         if rt not in self._runtimes:
             self._runtimes[rt] = None
@@ -124,7 +159,8 @@ class ManualSubmissions(Submissions):
 
     def _let_go(self) -> None:
         for rt in self._runtimes:
-            rt.resume()
+            with suppress(RuntimeClosed):  # it was left inside of the mode
+                rt.resume()
 
 
 @contextmanager
@@ -183,11 +219,16 @@ _modes: list[Submissions] = []
 
 @contextmanager
 def _mode(noted: Any) -> Generator[Any]:
-    with mock.patch.multiple(
-        Runtime,
-        submit=_instead(Runtime.submit, noted._submit),
-        submit_nowait=_instead(Runtime.submit_nowait, noted._submit_nowait),
-        submit_many=_instead(Runtime.submit_many, noted._submit_many),
+    with (
+        mock.patch.multiple(
+            Runtime,
+            submit=_instead(Runtime.submit, noted._submit),
+            submit_nowait=_instead(Runtime.submit_nowait, noted._submit_nowait),
+            submit_many=_instead(Runtime.submit_many, noted._submit_many),
+            reserve=_instead(Runtime.reserve, noted._reserve),
+            _submit=_instead(Runtime._submit, noted._submit_outside),  # pyright: ignore[reportPrivateUsage]
+        ),
+        mock.patch.object(Reservation, "submit", _instead(Reservation.submit, noted._submit_reserved)),
     ):
         _modes.append(noted)
         try:
@@ -197,8 +238,8 @@ def _mode(noted: Any) -> Generator[Any]:
 
 
 def _instead(real: Any, noting: Any) -> Any:
-    def method(rt: Runtime, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        return noting(real, rt, target, *args, **kwargs)
+    def method(rt: Any, /, *args: Any, **kwargs: Any) -> Any:
+        return noting(real, rt, *args, **kwargs)
 
     return method
 

@@ -76,8 +76,9 @@ def simulate(
     Run ``main()`` once per seed on a fresh `SimLoop`; raise the first failure as it came.
 
     The failure carries a note with the seed and the command that replays it. A number of
-    seeds means 0, 1, 2 … *options* go to `SimLoop`. The environment rules over the
-    argument: ``BGRUNTIME_SEED=7`` runs that one, ``BGRUNTIME_SEEDS=20000`` so many.
+    seeds means 0, 1, 2 …; none at all is a ValueError. *options* go to `SimLoop`. The
+    environment rules over the argument: ``BGRUNTIME_SEED=7`` runs that one,
+    ``BGRUNTIME_SEEDS=20000`` so many.
 
     A seed fails by an exception out of ``main``, out of *on_step*, by `SimDeadlock`,
     `SimLivelock`, or a call of the loop's exception handler. Tasks left over are cancelled at
@@ -92,6 +93,9 @@ def simulate(
                 raise run.failure
             digest.update(run.trace_hash.encode())
             count, steps, seconds = count + 1, steps + run.steps, seconds + run.seconds
+    if not count:
+        told = os.environ.get(HOW_MANY)
+        raise ValueError(f"no seed was run: seeds={seeds!r}" + (f", {HOW_MANY}={told}" if told else ""))
     return Simulated(count, steps, seconds, digest.hexdigest())
 
 

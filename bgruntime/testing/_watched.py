@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
-from types import TracebackType
+from queue import Queue
+from types import FrameType, TracebackType
 from typing import Any, Self
 
 from bgruntime import Runtime
 
 PATIENCE = 1.0  # seconds for tasks and threads that are about to end
-IDLE = ("bgruntime-", "asyncio_", "AnyIO worker thread")  # threads of pools, which outlive a test
+POLL = 0.01  # seconds between two looks at a thread of a pool
+INTERRUPTED = ("cancelled", "requeued", "stuck", "lost")  # fields of a stop's report
+POOLS = ("bgruntime-", "asyncio_", "AnyIO worker thread")  # their threads outlive a test
+# Where a thread of a pool stands that has nothing to do: module and function.
+IDLE = {
+    ("bgruntime._parts.workers", "_run"),
+    ("concurrent.futures.thread", "_worker"),
+}
+JOURNAL_EXIT = ("bgruntime.journal._line", "_stop_after_main")  # it waits for the end of the program
+ANYIO = ("anyio._backends._asyncio", "run")  # there it waits inside `Queue.get`
 
 
 class LeftBehind(AssertionError):
@@ -22,16 +33,17 @@ class WatchedRuntime(Runtime):
     """A `Runtime` for one test. It behaves as any other, and knows what the test has left behind.
 
     Left behind are: a runtime that is still open, jobs that leaving it had to interrupt or could not end,
-    asyncio tasks that were started while it was open and still run, and threads likewise. Jobs that end
-    while it is left are not, nor those of a test that calls `stop` itself. After an exception out of the
-    ``async with`` only threads are looked for.
+    asyncio tasks that were started while it was open and still run, and threads likewise; a thread of a
+    pool only if it is busy. Jobs that end while it is left are not, and of a test that calls `stop` itself
+    only those that this could not end. After an exception out of the ``async with`` only threads are
+    looked for.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._is_open = False
         self._left: list[str] = []
-        self._threads_before = set(threading.enumerate())
+        self._threads_before = {thread for thread in threading.enumerate() if not _is_idle(thread)}
         self._tasks_before: set[asyncio.Task[Any]] = set()
 
     async def __aenter__(self) -> Self:
@@ -47,8 +59,8 @@ class WatchedRuntime(Runtime):
         await super().__aexit__(kind, error, trace)
         self._is_open = False
         if error is None:
-            if not stopped_before:  # else somebody has looked after them
-                await self._look_at_jobs()
+            # Whoever calls `stop` has looked after those that it interrupts.
+            await self._look_at_jobs(("stuck", "lost") if stopped_before else INTERRUPTED)
             await self._look_at_tasks()
 
     @property
@@ -65,9 +77,9 @@ class WatchedRuntime(Runtime):
         if left:
             raise LeftBehind("the test has left behind:" + "".join(f"\n  {one}" for one in left))
 
-    async def _look_at_jobs(self) -> None:
+    async def _look_at_jobs(self, names: tuple[str, ...]) -> None:
         report = await self.stop()
-        for name in ("cancelled", "requeued", "stuck", "lost"):
+        for name in names:
             for id in getattr(report, name):
                 self._left.append(f"a job ({name} by the stop): {self.job(id)!r}")
 
@@ -79,13 +91,34 @@ class WatchedRuntime(Runtime):
 
     def _threads(self) -> list[str]:
         deadline = time.perf_counter() + PATIENCE  # noqa: TID251 -- of the real threads of a test
-        started = set(threading.enumerate()) - self._threads_before
-        self._threads_before |= started  # each is told once
-        for thread in started:
-            if not thread.name.startswith(IDLE):
-                thread.join(max(0.0, deadline - time.perf_counter()))  # noqa: TID251
-        return [
-            f"a thread: {thread!r}"
-            for thread in started
-            if thread.is_alive() and not thread.name.startswith(IDLE)
-        ]
+        left = set(threading.enumerate()) - self._threads_before
+        while left := {thread for thread in left if thread.is_alive() and not _is_idle(thread)}:
+            if time.perf_counter() >= deadline:  # noqa: TID251
+                break
+            next(iter(left)).join(POLL)
+        self._threads_before |= left  # each is told once
+        return [f"a thread: {thread!r}" for thread in left]
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """Whether it is a thread of a pool and waits there for something to do."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    if frame is None or not thread.name.startswith(POOLS):
+        return False
+    below = _below_threading(frame)
+    if below is not None and below.f_code is Queue.get.__code__:
+        waits_in, below = below.f_locals.get("self"), below.f_back
+        return _place(below) == ANYIO and waits_in is getattr(thread, "queue", None)
+    return _place(frame) in IDLE or _place(below) == JOURNAL_EXIT
+
+
+def _below_threading(frame: FrameType) -> FrameType | None:
+    """The frame that has called into `threading`."""
+    below: FrameType | None = frame
+    while below is not None and below.f_globals.get("__name__") == "threading":
+        below = below.f_back
+    return below
+
+
+def _place(frame: FrameType | None) -> tuple[str, str]:
+    return ("", "") if frame is None else (frame.f_globals.get("__name__", ""), frame.f_code.co_name)

@@ -160,8 +160,8 @@ BUGS = (
         "P03",
         "What has waited longest is the least useful, and it is kept.",
         "_parts/lanes.py",
-        "for item in (*self.parked[priority], *self.lines[priority]):",
-        "for item in reversed((*self.parked[priority], *self.lines[priority])):",
+        "            yield from self.parked[priority]\n            yield from self.lines[priority]\n",
+        "            yield from reversed((*self.parked[priority], *self.lines[priority]))\n",
     ),
     bug(
         "refused_coroutine_is_left_open",

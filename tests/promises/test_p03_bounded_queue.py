@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from bgruntime import JobCancelled, Queue, QueueFull, Runtime, RuntimeClosed, task
+from bgruntime._engine import admit
 from bgruntime.extend import JobAccepted, JobSettled
 
 from .steps import Gate, turns, until, word
@@ -582,5 +583,31 @@ def test_p03_the_size_holds_at_every_turn_of_a_storm(run):
             await asyncio.wait([watcher])
         assert over == []
         assert max(seen) == 7, "the storm never filled the queue"
+
+    run(main)
+
+
+@pytest.mark.parametrize("at_once", [1, 500])
+def test_p03_drop_oldest_looks_at_each_job_about_once(run, monkeypatch, at_once):
+    looked = 0
+
+    def may_be_dropped(job, really=admit._may_be_dropped):
+        nonlocal looked
+        looked += 1
+        return really(job)
+
+    async def main():
+        gate = Gate()
+        async with Runtime(concurrency=1, queue_size=2_000, overflow="drop_oldest") as rt:
+            rt.pause()
+            old = await rt.submit_many(gate.note, [(number,) for number in range(2_000)])
+            monkeypatch.setattr(admit, "_may_be_dropped", may_be_dropped)
+            for _ in range(500 // at_once):
+                await rt.submit_many(gate.note, [("new",)] * at_once)
+            assert [job.done() for job in old] == [True] * 500 + [False] * 1_500
+            rt.resume()
+            await rt.drain()
+        assert gate.started == [*range(500, 2_000), *["new"] * 500]
+        assert looked <= 1_000, f"looked at {looked} jobs to drop 500"
 
     run(main)

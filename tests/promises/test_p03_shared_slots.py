@@ -59,6 +59,54 @@ def test_p03_what_was_let_in_because_a_slot_was_free_gets_it_before_other_queues
     run(main)
 
 
+@pytest.mark.parametrize("way", ["reserved", "durable", "paused"])
+def test_p03_what_counted_on_slots_and_came_too_late_for_them_gets_the_next_ones(run, tmp_path, way):
+    async def main():
+        gate = Gate()
+        options = {"queue": "a", "name": "counts on slots", "durable": way == "durable"}
+        a, b = task(**options)(gate.hold), task(queue="b")(gate.hold)
+        queues = [Queue("a", size=1), Queue("b", size=99)]
+        async with Runtime(concurrency=4, queues=queues, journal=tmp_path / "jobs.db") as rt:
+            if way == "reserved":
+                reserved = [rt.reserve(a, "a") for _ in range(4)]
+            elif way == "durable":
+                submits = [asyncio.ensure_future(rt.submit(a, "a")) for _ in range(4)]
+                await asyncio.sleep(0)  # their room is taken, and they are on the way to the disk
+            else:
+                for _ in range(4):
+                    rt.submit_nowait(a, "a")
+                rt.pause("a")
+            for _ in range(12):
+                rt.submit_nowait(b, "b")
+            await until(lambda: len(gate.started) == 4)
+            if way == "reserved":
+                for one in reserved:
+                    one.submit()
+            elif way == "durable":
+                await asyncio.gather(*submits)
+            else:
+                rt.resume("a")
+            gate.open()
+            await rt.drain()
+        assert gate.started[:7] == ["b"] * 4 + ["a"] * 3
+
+    run(main)
+
+
+def test_p03_room_beyond_the_size_that_is_taken_and_given_back_is_not_kept_each_time(run):
+    async def main():
+        gate = Gate()
+        async with Runtime(concurrency=3, queues=[Queue("a", size=1)]) as rt:
+            hold = task(queue="a")(gate.hold)
+            first = rt.reserve(hold)
+            for _ in range(100):
+                rt.reserve(hold).release()
+            first.release()
+            assert len(rt._engine.owed) <= 1, "one queue, however many reservations were given back"
+
+    run(main)
+
+
 def test_p03_threads_that_are_missing_leave_the_free_slots_to_other_queues(run):
     async def main():
         gate, release = Gate(), threading.Event()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
+import time
 
-from bgruntime import JobInterrupted, Runtime, task
+import pytest
+
+from bgruntime import JobInterrupted, Queue, Runtime, task
 
 from .steps import Gate, turns, until
 
@@ -66,5 +70,27 @@ def test_p25_many_jobs_that_need_a_thread_are_set_aside_in_slices(run):
             release.set()
             assert [await job for job in (first, *jobs)] == [True] * 2_001
             assert await behind == "behind"
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="a Task's first step is not part of its start")
+def test_p25_jobs_beyond_the_size_of_their_queue_start_in_slices(run):
+    async def main():
+        async with Runtime(concurrency=64, queues=[Queue("a", size=1)]) as rt:
+
+            @task(queue="a")
+            async def busy():
+                ends = time.perf_counter() + 0.002
+                while time.perf_counter() < ends:
+                    pass
+                return seen.count
+
+            jobs = [rt.submit_nowait(busy) for _ in range(40)]
+            seen = Turns()
+            ran = [await job for job in jobs]
+            await seen.end()
+        most = max(map(ran.count, ran))
+        assert most <= 2, f"{most} jobs that take longer than a slice started in one turn of the loop"
 
     run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_the_environment_picks_the_seed(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_environment_sets_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BGRUNTIME_SEEDS", "7")
     assert simulate(lambda: asyncio.sleep(2), 3).seeds == 7
+
+
+@pytest.mark.parametrize("seeds", [0, [], -1])
+def test_no_seed_at_all_is_an_error(seeds: Any) -> None:
+    with pytest.raises(ValueError, match="no seed was run"):
+        simulate(lambda: asyncio.sleep(0), seeds=seeds)
+
+
+def test_no_seed_by_the_environment_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BGRUNTIME_SEEDS", "0")
+    with pytest.raises(ValueError, match="BGRUNTIME_SEEDS=0"):
+        simulate(lambda: asyncio.sleep(0), seeds=3)
 
 
 def test_seeds_may_be_any_iterable() -> None:

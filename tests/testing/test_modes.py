@@ -176,3 +176,49 @@ def test_the_innermost_mode_notes(run):
                 assert [one.arguments["to"] for one in outer.all] == ["a", "b"]
 
     run(main)
+
+
+@pytest.mark.parametrize("mode", [recorded, inline, manual])
+def test_jobs_from_other_threads_and_of_reservations_are_noted(run, mode):
+    async def main():
+        async with Runtime() as rt:
+            with mode() as submitted:
+                future = await asyncio.to_thread(rt.submit_threadsafe, send, "a", subject="Hi")
+                job = rt.reserve(send, to="b").submit()
+                await until(lambda: len(submitted.all) == 2)
+                assert len(assert_submitted(send, "a", subject="Hi")) == 1
+                assert assert_submitted(send, "b", "Welcome")[0].job is job
+                with pytest.raises(AssertionError, match="was submitted"):
+                    assert_not_submitted(send, "a")
+                with pytest.raises(AssertionError, match="was submitted"):
+                    assert_not_submitted(send, "b")
+                if mode is manual:
+                    assert sent == []
+                    assert len(await submitted.drain()) == 2
+                assert await asyncio.wrap_future(future) == "a"
+                assert await job == "b"
+
+    run(main)
+
+
+def test_jobs_of_a_group_are_not_noted(run):
+    async def main():
+        async with Runtime() as rt:
+            with recorded() as submitted:
+                async with rt.group() as group:
+                    await group.submit(send, "a")
+            assert submitted.all == []
+            assert len(sent) == 1
+
+    run(main)
+
+
+def test_a_runtime_may_be_left_inside_of_manual(run):
+    async def main():
+        with manual() as submitted:
+            async with Runtime() as rt:
+                await rt.submit(send, "a")
+                assert len(await submitted.drain()) == 1
+        assert len(sent) == 1
+
+    run(main)

@@ -9,10 +9,12 @@ import sys
 import threading
 from pathlib import Path
 
+import anyio.to_thread
 import pytest
 
 from bgruntime import Runtime, current_job, task
-from bgruntime.testing import FakeClock, LeftBehind, WatchedRuntime
+from bgruntime.testing import FakeClock, LeftBehind, WatchedRuntime, _watched
+from tests.door.turns import turns, until
 
 ROOT = Path(__file__).parents[2]
 SUITE = """
@@ -165,6 +167,90 @@ def test_a_test_that_stops_its_runtime_itself_leaves_nothing(run):
         watched.check()
 
     run(main)
+
+
+def test_a_job_that_the_tests_own_stop_could_not_end_is_left_behind(run):
+    async def main():
+        over = asyncio.Event()
+
+        @task(timeout=None)
+        async def stubborn():
+            while not over.is_set():
+                try:
+                    await over.wait()
+                except asyncio.CancelledError:
+                    pass
+
+        watched = WatchedRuntime()
+        async with watched:
+            await watched.submit(stubborn)
+            await turns()
+            report = await watched.stop(drain=0, cancel=0.01, close=0.01)
+            assert len(report.stuck) == 1
+            over.set()
+            await turns()
+        with pytest.raises(LeftBehind, match=r"a job \(stuck by the stop\)"):
+            watched.check()
+
+    run(main)
+
+
+def in_the_pool_of_a_runtime(wait, waits):
+    async def main():
+        async with Runtime() as rt:
+            await rt.submit(task(timeout=None)(wait))
+            await until(waits.is_set)
+            await rt.stop(drain=0, cancel=0.01, close=0.01)
+
+    asyncio.run(main())
+
+
+def in_the_pool_of_a_loop(wait, waits):
+    loop = asyncio.new_event_loop()
+    loop.run_in_executor(None, wait)
+    assert waits.wait(10)
+    loop._default_executor.shutdown(wait=False)
+    loop._default_executor = None
+    loop.close()
+
+
+def in_the_pool_of_anyio(wait, waits):
+    async def main():
+        ended = asyncio.ensure_future(anyio.to_thread.run_sync(wait, abandon_on_cancel=True))
+        await until(waits.is_set)
+        ended.cancel()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("keep_busy", [in_the_pool_of_a_runtime, in_the_pool_of_a_loop, in_the_pool_of_anyio])
+def test_a_thread_of_a_pool_is_left_behind_if_it_is_busy(monkeypatch, keep_busy):
+    monkeypatch.setattr(_watched, "PATIENCE", 0.05)
+    waits, over = threading.Event(), threading.Event()
+
+    def wait():
+        waits.set()
+        over.wait()
+
+    watched = WatchedRuntime()
+    try:
+        keep_busy(wait, waits)
+        with pytest.raises(LeftBehind, match="a thread: <.*(bgruntime-|asyncio_|AnyIO worker)"):
+            watched.check()
+    finally:
+        over.set()
+
+
+def test_an_idle_thread_of_a_pool_is_not_left_behind():
+    async def main():
+        watched = WatchedRuntime()
+        async with watched:
+            assert await (await watched.submit(task(int))) == 0
+        await asyncio.to_thread(int)
+        await anyio.to_thread.run_sync(int)
+        watched.check()
+
+    asyncio.run(main())
 
 
 def test_a_fake_clock_holds_inside_its_with_and_not_after(run):
