@@ -194,7 +194,7 @@ def _fail(span: Span, event: AttemptEnded) -> None:
     if error is not None and span.is_recording():
         # `Span.record_exception` would write what the error says as it is, secrets included.
         told = {"exception.type": kind, "exception.message": event.message}
-        span.add_event("exception", told | {"exception.stacktrace": event.scrub(written(error))})
+        span.add_event("exception", told | {"exception.stacktrace": written(error, event.scrub)})
 
 
 def traceparent_here() -> str:

@@ -103,7 +103,7 @@ class JobLog:
             return {}
         if not self._tracebacks:
             return {"place": place}
-        return {"place": place, "traceback": event.scrub(written(event.error))}
+        return {"place": place, "traceback": written(event.error, event.scrub)}
 
 
 def complain(about: str, error: BaseException | None) -> None:
