@@ -33,6 +33,10 @@ class Host:
     def runtime(self) -> Runtime:
         return self._runtime
 
+    @property
+    def journal(self) -> Any:
+        return self._engine.journal
+
     def counts(self) -> RuntimeStats:
         from ._engine.count import stats_of
 
