@@ -6,6 +6,7 @@ from ._context import secrets_here
 from ._engine.look import times_of
 from ._engine.redact import secrets_of
 from ._engine.settle import Record
+from ._host import loop_of
 from ._model.errors import JournalUnavailable, PayloadError
 from ._model.events import (
     AlertRaised,
@@ -123,6 +124,7 @@ __all__ = [
     "TaskStats",
     "arguments_of",
     "definition_of",
+    "loop_of",
     "mark_trace",
     "message_of",
     "name_of",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -9,7 +10,6 @@ from enum import Enum
 from functools import cached_property, lru_cache
 from itertools import islice
 from operator import attrgetter, methodcaller
-from pathlib import PurePath
 from typing import Any, Protocol, TypeGuard
 
 MASK = "[redacted]"
@@ -101,7 +101,7 @@ def _parts_said(value: object) -> Iterable[object]:
     """`parts_of` *value*, but for what a path or a member of an Enum keeps for itself."""
     if isinstance(value, Enum):
         return value.name, value.value
-    return (value.name,) if isinstance(value, PurePath) else parts_of(value)
+    return (os.path.basename(value),) if isinstance(value, os.PathLike) else parts_of(value)
 
 
 def _texts_of(value: object) -> Iterator[str]:
