@@ -37,7 +37,6 @@ from bgruntime.extend import (
     Event,
     JobAccepted,
     JobSettled,
-    JobState,
     ObserverHost,
     Outcome,
     definition_of,
@@ -169,9 +168,9 @@ class Tracing:
         self._sent.pop(job, None)
         span = self._spans.pop(job, None)
         if span is not None:
-            span.set_attribute("bgruntime.outcome", str(event.outcome))
-            if event.state is JobState.DISCARDED:
-                span.set_status(StatusCode.ERROR, event.message)
+            stuck = str(Outcome.STUCK)
+            span.set_attributes({"bgruntime.outcome": stuck, "error.type": stuck})
+            span.set_status(StatusCode.ERROR, event.message or stuck)
             span.end()
 
 

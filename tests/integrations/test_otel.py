@@ -197,8 +197,10 @@ def test_an_attempt_that_never_stops_has_its_span_ended_all_the_same(run, spans,
         return ended
 
     assert run(main) == 1
-    [event] = spans.one("process otel.stubborn").events
-    assert event.name == "bgruntime.abandoned"
+    span = spans.one("process otel.stubborn")
+    assert [event.name for event in span.events] == ["bgruntime.abandoned"]
+    assert span.status.status_code is StatusCode.ERROR
+    assert (span.attributes["bgruntime.outcome"], span.attributes["error.type"]) == ("stuck", "stuck")
 
 
 @pytest.mark.parametrize("provider", [None, NoOpTracerProvider()], ids=["no SDK", "no-op"])
