@@ -27,7 +27,7 @@ from ._model.events import (
     RetryScheduled,
     ShutdownProgress,
 )
-from ._model.jobs import Adopted, Definition, arguments_of, definition_of, mark_trace, trace_of
+from ._model.jobs import Adopted, Definition, arguments_of, definition_of, is_adopted, mark_trace, trace_of
 from ._model.outcomes import Outcome, Reason
 from ._model.policies import TaskOptions
 from ._model.protocols import (
@@ -124,6 +124,7 @@ __all__ = [
     "TaskStats",
     "arguments_of",
     "definition_of",
+    "is_adopted",
     "loop_of",
     "mark_trace",
     "message_of",

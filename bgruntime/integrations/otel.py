@@ -40,6 +40,7 @@ from bgruntime.extend import (
     ObserverHost,
     Outcome,
     definition_of,
+    is_adopted,
     mark_trace,
     name_of,
 )
@@ -122,6 +123,8 @@ class Tracing:
         if earlier.is_valid:
             self._sent[job] = (earlier, here) if here.is_valid else (earlier,)
             return
+        if is_adopted(job):
+            return  # where it was submitted there was no span
         span = self._tracer.start_span(
             f"send {job.task}", kind=SpanKind.PRODUCER, attributes=_attributes(job, "send")
         )

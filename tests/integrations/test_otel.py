@@ -274,6 +274,21 @@ def test_a_durable_job_that_another_run_takes_up_is_linked_to_its_submission(run
     assert link.context.span_id == spans.one("request").context.span_id
 
 
+def test_a_durable_job_that_another_run_takes_up_was_sent_once(run, spans, tmp_path):
+    async def main():
+        async with Runtime(observers=[Tracing(spans.provider)], journal=tmp_path / "jobs.db") as rt:
+            rt.pause()
+            await rt.submit(durable)
+            await rt.stop(drain=0)
+        async with Runtime(observers=[Tracing(spans.provider)], journal=tmp_path / "jobs.db"):
+            async with asyncio.timeout(10):
+                while not spans.named("process otel.durable"):
+                    await asyncio.sleep(0.01)
+
+    run(main)
+    assert len(spans.named("send otel.durable")) == 1
+
+
 def test_what_is_no_traceparent_names_no_span():
     for text in ("", "x", "00-0-0-01", json.dumps({})):
         assert not span_context_of(text).is_valid
