@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from asyncio import AbstractEventLoop
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -32,6 +34,10 @@ class Host:
     @property
     def runtime(self) -> Runtime:
         return self._runtime
+
+    @property
+    def journal(self) -> Any:
+        return self._engine.journal
 
     def counts(self) -> RuntimeStats:
         from ._engine.count import stats_of
@@ -88,4 +94,10 @@ class Host:
         self._engine.check_idle()
 
 
-__all__ = ["Host"]
+def loop_of(runtime: Runtime) -> AbstractEventLoop | None:
+    """The loop that *runtime* was entered on; None before that, and in a forked process. From any thread."""
+    engine = runtime._engine
+    return None if engine is None or engine.pid != os.getpid() else engine.loop
+
+
+__all__ = ["Host", "loop_of"]

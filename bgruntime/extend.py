@@ -6,6 +6,7 @@ from ._context import secrets_here
 from ._engine.look import times_of
 from ._engine.redact import secrets_of
 from ._engine.settle import Record
+from ._host import loop_of
 from ._model.errors import JournalUnavailable, PayloadError
 from ._model.events import (
     AlertRaised,
@@ -26,7 +27,7 @@ from ._model.events import (
     RetryScheduled,
     ShutdownProgress,
 )
-from ._model.jobs import Adopted, Definition, arguments_of, definition_of, mark_trace, trace_of
+from ._model.jobs import Adopted, Definition, arguments_of, definition_of, is_adopted, mark_trace, trace_of
 from ._model.outcomes import Outcome, Reason
 from ._model.policies import TaskOptions
 from ._model.protocols import (
@@ -123,6 +124,8 @@ __all__ = [
     "TaskStats",
     "arguments_of",
     "definition_of",
+    "is_adopted",
+    "loop_of",
     "mark_trace",
     "message_of",
     "name_of",

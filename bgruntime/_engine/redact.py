@@ -67,7 +67,7 @@ def may_be_said(job: Job[Any], error: BaseException | None, reason: str | None =
         return Said()
     try:
         secrets = secrets_of(job)
-        message = "" if error is None else secrets.scrub(message_of(error))
+        message = "" if error is None else message_of(error, secrets.scrub)
         return Said(message, None if reason is None else secrets.scrub(reason), secrets.scrub)
     except Exception as failed:  # an argument whose attributes raise: then nothing may be said
         return Said(f"<not shown: {type(failed).__qualname__} while looking for secrets>", None, _nothing)

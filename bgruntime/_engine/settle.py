@@ -72,7 +72,8 @@ def settle(
         job._value = value
     else:
         job._value = error = _what_awaiting_raises(job, reason, outcome, error)
-    wait = engine.keep(job, Ending(outcome, error, reason, job._started, engine.clock()))
+    began = job._started if outcome is not None else None
+    wait = engine.keep(job, Ending(outcome, error, reason, began, engine.clock()))
     said = None
     kind = JobSettled if state is JobState.COMPLETED else JobUncompleted
     if engine.tell.wanted(kind):
@@ -169,7 +170,7 @@ def _tell(
     said: Said,
 ) -> None:
     now = engine.clock()
-    started = now if job._started is None else job._started
+    started = now if outcome is None or job._started is None else job._started
     waited, ran = max(0.0, started - job._since), now - started
     engine.tell(
         JobSettled(now, job, state, outcome, said.reason, error, waited, ran, said.message, said.scrub), kind

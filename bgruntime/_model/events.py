@@ -105,7 +105,8 @@ class RetryScheduled(Event):
 class JobSettled(Event):
     """The job is over; `error` is what awaiting it raises, or None.
 
-    `queue_wait` and `duration` are those of its last attempt; a job that never ran has no duration.
+    `queue_wait` and `duration` are those of its last attempt. A job that ended outside an attempt (it
+    never ran, or waited for its next one) has no duration; its wait began when it last became available.
     """
 
     job: Job[Any]

@@ -440,6 +440,11 @@ def mark_trace(job: Job[Any], trace: str) -> None:
     job._get_more().trace = trace
 
 
+def is_adopted(job: Job[Any]) -> bool:
+    """Whether the journal gave *job* to the runtime; it was submitted before, in another run perhaps."""
+    return job._more is not None and isinstance(job._more.payload, Adopted)
+
+
 class _Ended:
     """Awaits the end of a job and nothing else."""
 

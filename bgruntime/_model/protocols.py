@@ -41,6 +41,10 @@ class ObserverHost(Protocol):
     def runtime(self) -> Any:
         """The runtime, as its users have it."""
 
+    @property
+    def journal(self) -> Any:
+        """The journal of this run, None without one and until it is open."""
+
     def counts(self) -> Any:
         """`Runtime.stats` without what observers have measured; all that ended is handed out before."""
 

@@ -89,5 +89,5 @@ class Mailbox(Generic[T]):
     async def _hand_on(self, batch: Sequence[T]) -> None:
         try:
             await self._deliver(batch)
-        except Exception:
+        except (Exception, SystemExit, KeyboardInterrupt):  # the latter two would end the application's loop
             self.failed += len(batch)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Mapping
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from enum import Enum
+from functools import cached_property, lru_cache
 from itertools import islice
+from operator import attrgetter, methodcaller
 from typing import Any, Protocol, TypeGuard
 
 MASK = "[redacted]"
@@ -28,8 +32,9 @@ def is_secret(value: object) -> TypeGuard[Secret]:
 class Secrets:
     """Takes the given values out of any text, in every form in which they are usually written.
 
-    Strings inside lists, mappings and attributes of the values count, and so do their repr, JSON and
-    URL forms. A value of fewer than 4 characters is taken out where it stands as a word of its own.
+    Strings inside lists, mappings and attributes of the values count, and what `str` makes of a value
+    whose class says how; their repr, JSON and URL forms, too. A value of fewer than 4 characters is taken
+    out where it stands as a word of its own.
     """
 
     def __init__(self, *values: object) -> None:
@@ -84,10 +89,27 @@ def leaves(value: object, depth: int = DEPTH) -> Iterator[str]:
         case int() | float():
             yield str(value)
         case _ if depth:
-            for part in parts_of(value):
+            if type(value).__str__ is not object.__str__:
+                yield from _texts_of(value)
+            for part in _parts_said(value):
                 yield from leaves(part, depth - 1)
         case _:
             return  # too deep
+
+
+def _parts_said(value: object) -> Iterable[object]:
+    """`parts_of` *value*, but for what a path or a member of an Enum keeps for itself."""
+    if isinstance(value, Enum):
+        return value.name, value.value
+    return (os.path.basename(value),) if isinstance(value, os.PathLike) else parts_of(value)
+
+
+def _texts_of(value: object) -> Iterator[str]:
+    """What is written for a value whose class says how: a UUID, a Decimal, a date, a path, an address."""
+    for write in (str, repr, methodcaller("isoformat"), attrgetter("hex")):
+        with suppress(Exception):  # what cannot be written stands in no text
+            if isinstance(text := write(value), str):
+                yield text
 
 
 def parts_of(value: object) -> Iterator[object]:
@@ -98,7 +120,20 @@ def parts_of(value: object) -> Iterator[object]:
         yield from value.values()
     else:
         yield from getattr(value, "__dict__", {}).values()
-        yield from (getattr(value, name) for name in getattr(value, "__slots__", ()) if hasattr(value, name))
+        kind: Any = type(value)
+        yield from (getattr(value, name) for name in slots_of(kind) if hasattr(value, name))
+
+
+@lru_cache(maxsize=1024)
+def slots_of(kind: type) -> tuple[str, ...]:
+    """The slots of a class and of its bases."""
+    found: list[str] = []
+    for one in kind.__mro__:
+        names = one.__dict__.get("__slots__", ())
+        for name in (names,) if isinstance(names, str) else names:
+            is_mangled = name.startswith("__") and not name.endswith("__")
+            found.append(f"_{one.__name__.lstrip('_')}{name}" if is_mangled else name)
+    return tuple(name for name in found if name not in ("__dict__", "__weakref__"))
 
 
 def secret_parts(value: object) -> Iterator[object]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 MESSAGE_LIMIT = 2_000  # characters
 
 
@@ -17,14 +19,17 @@ def in_a_line(text: str, limit: int) -> str:
     return capped(" ".join(text.split()), limit)
 
 
-def message_of(error: BaseException) -> str:
-    """What *error* says, its notes included; never raises, and at most 2,000 characters."""
+def message_of(error: BaseException, scrub: Callable[[str], str] = str) -> str:
+    """What *error* says, its notes included: at most 2,000 characters of what *scrub* leaves.
+
+    Raises nothing but what *scrub* raises.
+    """
     try:
         text = str(error)
     except Exception as failed:
         text = f"<str raised {type(failed).__qualname__}>"
     notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
-    return capped("\n".join([text, *notes]), MESSAGE_LIMIT)
+    return capped(scrub("\n".join([text, *notes])), MESSAGE_LIMIT)
 
 
 def name_of(kind: type) -> str:

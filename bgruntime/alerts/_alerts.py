@@ -115,10 +115,11 @@ class Alerts:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._host is not None:
+        try:
             self.look()
-        # All at once: leaving waits for the slowest, not for one after another.
-        await asyncio.gather(*(one.__aexit__(kind, error, trace) for one in self._deliveries))
+        finally:
+            # All at once: leaving waits for the slowest, not for one after another.
+            await asyncio.gather(*(one.__aexit__(kind, error, trace) for one in self._deliveries))
 
     def attach(self, host: ObserverHost, /) -> None:
         """Begin to watch the runtime behind *host*."""

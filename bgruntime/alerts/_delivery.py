@@ -104,7 +104,10 @@ class Delivery:
         return sending.exception()
 
     async def _send(self, alert: Alert) -> None:
-        await self._channel.send(alert)
+        try:
+            await self._channel.send(alert)
+        except (SystemExit, KeyboardInterrupt) as error:  # out of a task they end the application's loop
+            raise RuntimeError(f"the channel raised {type(error).__name__}") from error
 
     def _leave_behind(self, sending: asyncio.Task[None]) -> None:
         """Cancel a try and do not wait for it: a channel may ignore that."""

@@ -46,6 +46,7 @@ class Digest:
         self._looking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
+        self._timer = self._looking = None  # of an earlier run, on another loop perhaps
         self._deliveries = [
             await Delivery(name, channel, self._complain, _delivered).__aenter__()
             for name, channel in self._channels
@@ -57,9 +58,11 @@ class Digest:
     ) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._looking is not None:
-            await asyncio.wait([self._looking])
-        await asyncio.gather(*(one.__aexit__(kind, error, trace) for one in self._deliveries))
+        try:
+            if self._looking is not None:
+                await asyncio.wait([self._looking])
+        finally:
+            await asyncio.gather(*(one.__aexit__(kind, error, trace) for one in self._deliveries))
 
     def attach(self, host: ObserverHost, /) -> None:
         """Tell of the journal of the runtime behind *host*."""

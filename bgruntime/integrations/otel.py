@@ -37,10 +37,10 @@ from bgruntime.extend import (
     Event,
     JobAccepted,
     JobSettled,
-    JobState,
     ObserverHost,
     Outcome,
     definition_of,
+    is_adopted,
     mark_trace,
     name_of,
 )
@@ -123,6 +123,8 @@ class Tracing:
         if earlier.is_valid:
             self._sent[job] = (earlier, here) if here.is_valid else (earlier,)
             return
+        if is_adopted(job):
+            return  # where it was submitted there was no span
         span = self._tracer.start_span(
             f"send {job.task}", kind=SpanKind.PRODUCER, attributes=_attributes(job, "send")
         )
@@ -169,9 +171,9 @@ class Tracing:
         self._sent.pop(job, None)
         span = self._spans.pop(job, None)
         if span is not None:
-            span.set_attribute("bgruntime.outcome", str(event.outcome))
-            if event.state is JobState.DISCARDED:
-                span.set_status(StatusCode.ERROR, event.message)
+            stuck = str(Outcome.STUCK)
+            span.set_attributes({"bgruntime.outcome": stuck, "error.type": stuck})
+            span.set_status(StatusCode.ERROR, event.message or stuck)
             span.end()
 
 
@@ -194,7 +196,7 @@ def _fail(span: Span, event: AttemptEnded) -> None:
     if error is not None and span.is_recording():
         # `Span.record_exception` would write what the error says as it is, secrets included.
         told = {"exception.type": kind, "exception.message": event.message}
-        span.add_event("exception", told | {"exception.stacktrace": event.scrub(written(error))})
+        span.add_event("exception", told | {"exception.stacktrace": written(error, event.scrub)})
 
 
 def traceparent_here() -> str:

@@ -29,7 +29,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from bgruntime import Runtime, RuntimeClosed, RuntimeStats, __version__
-from bgruntime.extend import Spread, TaskStats
+from bgruntime.extend import Spread, TaskStats, loop_of
 
 SERIES = 1_000  # label sets of one metric; what comes after those is summed up as `other`
 OTHER = "other"
@@ -173,14 +173,15 @@ class RuntimeCollector(Collector):
 
     def _ask_journal(self) -> None:
         """Have the journal counted for the next scrape: that takes a read of its file."""
+        loop = loop_of(self._runtime)
+        if loop is not None and self._runtime.journal is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._begin_to_ask, loop)
+
+    def _begin_to_ask(self, loop: asyncio.AbstractEventLoop) -> None:
         journal = self._runtime.journal
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            return
-        if journal is None or (self._asking is not None and not self._asking.done()):
-            return
-        self._asking = loop.create_task(self._count_journal(journal), name="bgruntime prometheus")
+        if journal is not None and (self._asking is None or self._asking.done()):
+            self._asking = loop.create_task(self._count_journal(journal), name="bgruntime prometheus")
 
     async def _count_journal(self, journal: Any) -> None:
         with suppress(Exception):  # while it cannot be read the last numbers stand

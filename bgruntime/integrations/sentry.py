@@ -25,15 +25,15 @@ from bgruntime.extend import (
     JobAccepted,
     JobSettled,
     JobState,
-    JobUncompleted,
     Middleware,
     ObserverHost,
+    Outcome,
     definition_of,
     name_of,
 )
 
 NOTHING = (type(None),)
-KINDS = (JobAccepted, JobUncompleted)
+KINDS = (JobAccepted, JobSettled)
 FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
 ORIGIN = "auto.queue.bgruntime"
 STATUSES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
@@ -75,6 +75,7 @@ class Sentry:
                 if state in FAILED:
                     self._report(job, event)
                 self._scopes.pop(job, None)
+                self._headers.pop(job, None)
             case _:
                 pass
 
@@ -143,7 +144,10 @@ class _Attempt:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is not None:
+        stop = self._job._stop
+        if stop is not None and stop.outcome is Outcome.TIMED_OUT:
+            self._status = "deadline_exceeded"
+        elif error is not None:
             self._status = _status_of(error)
         self._open.close()
 

@@ -27,7 +27,7 @@ from ._codec import Codec
 from ._keys import milliseconds
 from ._ledger import Entry
 from ._states import Row
-from ._texts import capped, message_of, name_of, storable
+from ._texts import message_of, name_of, storable
 from ._traces import Trace
 
 FIRST_PAUSE_MS = 1_000  # before the first automatic redrive; each further one waits twice as long
@@ -64,12 +64,12 @@ class Recorder:
     def attempt(self, job: Job[Any], ended: Ended) -> dict[str, Any]:
         """One failed attempt in short."""
         secrets = self._secrets(job) if ended.error is not None else Secrets()
-        error, message = told(ended)
+        error, message = told(ended, secrets)
         return {
             "attempt": job.attempt,
             "outcome": str(ended.outcome or ended.reason),
             "error": error,
-            "message": secrets.scrub(message),
+            "message": message,
             "at": ports.current().time(),
         }
 
@@ -126,9 +126,9 @@ class Recorder:
         now = milliseconds(ports.current().time())
         row = ROWS[job.state]
         trace = Trace(ended.error, secrets) if ended.error is not None and row is Row.DISCARDED else None
-        error, message = told(ended)
+        error, message = told(ended, secrets)
         if row is not Row.COMPLETED:
-            last = self.attempt(job, ended) | {"message": secrets.scrub(message)}
+            last = self.attempt(job, ended) | {"message": message}
             attempts = [*attempts[:ERRORS], last] if job.attempt else attempts
         budget = self._budget(job, ended, obstacle) if row is Row.DISCARDED else 0
         return {
@@ -138,7 +138,7 @@ class Recorder:
             "final": int(row),
             "reason": storable(job.reason or ""),
             "error": error,
-            "message": trace.message if trace is not None else secrets.scrub(message),
+            "message": trace.message if trace is not None else message,
             "place": trace.place if trace is not None else "",
             "trace": None,
             "attempt": job.attempt,
@@ -176,11 +176,11 @@ class Recorder:
         return self.codec(definition).secrets(*arguments_of(job))
 
 
-def told(ended: Ended) -> tuple[str, str]:
-    """The name of the error and what it says."""
+def told(ended: Ended, secrets: Secrets) -> tuple[str, str]:
+    """The name of the error and what it says, without the secrets."""
     if ended.error is None:
-        return "", str(ended.reason or "")
-    return name_of(type(ended.error)), capped(message_of(ended.error), 2_000)
+        return "", secrets.scrub(str(ended.reason or ""))
+    return name_of(type(ended.error)), message_of(ended.error, secrets.scrub)
 
 
 def options_of(definition: Definition, trace: str = "") -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 MESSAGE_LIMIT = 2_000  # characters
 REPR_LIMIT = 500
 
@@ -26,14 +28,14 @@ def safe_repr(value: object, limit: int = REPR_LIMIT) -> str:
         return f"<{type(value).__qualname__}: repr raised {type(error).__qualname__}>"
 
 
-def message_of(error: BaseException) -> str:
-    """What the error says, its notes included."""
+def message_of(error: BaseException, scrub: Callable[[str], str]) -> str:
+    """What `scrub` leaves of what the error says, its notes included; cut only after that."""
     try:
         text = str(error)
     except Exception as failed:
         text = f"<str raised {type(failed).__qualname__}>"
     notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
-    return storable(capped("\n".join([text, *notes]), MESSAGE_LIMIT))
+    return storable(capped(scrub("\n".join([text, *notes])), MESSAGE_LIMIT))
 
 
 def name_of(kind: type) -> str:

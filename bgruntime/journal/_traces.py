@@ -6,7 +6,7 @@ import hashlib
 import linecache
 import os
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -91,7 +91,7 @@ class Trace:
             for index, (file, line, function) in enumerate(link.frames):
                 if link.skipped and index == OUTERMOST:
                     yield f"  [{link.skipped} frames left out]\n"
-                source = linecache.getline(file, line).strip()
+                source = self._secrets.scrub(linecache.getline(file, line).strip())
                 yield f'  File "{file}", line {line}, in {function}\n'
                 yield f"    {capped(source, SOURCE_LIMIT)}\n" if source else ""
             if position < len(self._links) - 1:
@@ -111,17 +111,17 @@ def _chain(error: BaseException | None, secrets: Secrets) -> Iterator[Link]:
     while error is not None and id(error) not in seen and len(seen) < LINKS:
         seen.add(id(error))
         frames, skipped = _frames(error.__traceback__)
-        message = capped(secrets.scrub(_told(error)), MESSAGE_LIMIT)
+        message = capped(_told(error, secrets.scrub), MESSAGE_LIMIT)
         yield Link(joint, name_of(type(error)), message, frames, skipped)
         joint = CAUSE if error.__cause__ is not None else CONTEXT
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def _told(error: BaseException) -> str:
-    message = message_of(error)
+def _told(error: BaseException, scrub: Callable[[str], str]) -> str:
+    message = message_of(error, scrub)
     if isinstance(error, BaseExceptionGroup):
         inner = cast("tuple[BaseException, ...]", error.exceptions)  # pyright: ignore[reportUnknownMemberType]
-        parts = [f"{name_of(type(part))}: {message_of(part)}" for part in inner[:LINKS]]
+        parts = [f"{name_of(type(part))}: {message_of(part, scrub)}" for part in inner[:LINKS]]
         message = "\n  ".join([message, *parts])
     return message
 

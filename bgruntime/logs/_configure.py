@@ -12,6 +12,7 @@ from typing import Any, Self, TextIO, cast
 import structlog
 
 from bgruntime import current_job
+from bgruntime.extend import secrets_here
 
 from ._joblog import set_level
 from ._lines import Console, EventDict, Json, stamp
@@ -182,7 +183,7 @@ class _PipeHandler(logging.Handler):
             event |= {key: value for key, value in vars(record).items() if key not in _OF_RECORDS}
         exc_info = event.pop("exc_info", None) or record.exc_info
         if exc_info:
-            event["exception"] = written(_error_of(exc_info))
+            event["exception"] = written(_error_of(exc_info), secrets_here().scrub)
         if event.pop("stack_info", None) or record.stack_info:
             event["stack"] = str(record.stack_info or "")
         event["level"] = record.levelname.lower()

@@ -73,13 +73,16 @@ class JobLog:
         self._log = logger_for("bgruntime") if logger is None else logger
         self._tracebacks = _level is not None if tracebacks is None else tracebacks
         wanted = _level if level is None else level
-        detailed = wanted is not None and wanted <= logging.DEBUG
-        self.listens_to: tuple[type[Event], ...] = (*WARNINGS, *(DETAILS if detailed else ()))
+        self._detailed = wanted is not None and wanted <= logging.DEBUG
+        self.listens_to: tuple[type[Event], ...] = (*WARNINGS, *(DETAILS if self._detailed else ()))
 
     def on_event(self, event: Event, /) -> None:
         """Write the line of *event*, if it has one."""
         if isinstance(event, JobSettled):
             self._settled(event)
+        elif isinstance(event, RetryScheduled) and event.outcome == "snoozed":
+            if self._detailed:
+                _snoozed(self._log, event)
         elif (write := _WRITERS.get(type(event))) is not None:
             write(self._log, event)
 
@@ -93,6 +96,8 @@ class JobLog:
         }
         if event.state in _FAILED:
             self._log.error("job.failed", **ended, **_error(event), **self._trace(event))
+        elif not self._detailed:
+            return
         elif event.state is JobState.COMPLETED:
             self._log.debug("job.completed", **ended)
         elif event.state is JobState.CANCELLED:
@@ -103,7 +108,7 @@ class JobLog:
             return {}
         if not self._tracebacks:
             return {"place": place}
-        return {"place": place, "traceback": event.scrub(written(event.error))}
+        return {"place": place, "traceback": written(event.error, event.scrub)}
 
 
 def complain(about: str, error: BaseException | None) -> None:
@@ -142,10 +147,11 @@ def _started(log: Any, event: AttemptStarted) -> None:
     log.debug("job.started", **_about(event.job, event.attempt), queue_wait_s=_seconds(event.queue_wait))
 
 
+def _snoozed(log: Any, event: RetryScheduled) -> None:
+    log.debug("job.snoozed", **_about(event.job, event.attempt), delay_s=_seconds(event.delay))
+
+
 def _retry(log: Any, event: RetryScheduled) -> None:
-    if event.outcome == "snoozed":
-        log.debug("job.snoozed", **_about(event.job, event.attempt), delay_s=_seconds(event.delay))
-        return
     log.warning(
         "job.retry_scheduled",
         **_about(event.job, event.attempt),

@@ -48,7 +48,7 @@ class Redactor:
         for key, value in event.items():
             if key not in FREE and self.is_telling(key):
                 event[key] = MASK
-            elif value.__class__ not in (int, float, bool):
+            elif key not in FREE or not isinstance(value, (int, float)):
                 event[key] = self._clean(value, scrub, DEPTH)
         return event
 
@@ -62,8 +62,10 @@ class Redactor:
         match value:
             case str():
                 return _without_credentials(scrub(value))
-            case None | bool() | int() | float():
+            case None | bool():
                 return value
+            case int() | float():
+                return value if scrub is str or scrub(text := str(value)) == text else MASK
             case _ if depth == 0:
                 return "…"
             case Mapping():

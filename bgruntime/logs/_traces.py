@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
@@ -40,13 +40,17 @@ def _passed(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]:
         trace = trace.tb_next
 
 
-def written(error: BaseException) -> str:
-    """*error* with its causes as Python prints them, without local variables, at most 8,000 characters."""
+def written(error: BaseException, scrub: Callable[[str], str] = str) -> str:
+    """*error* with its causes as Python prints them, without local variables.
+
+    At most the last 8,000 characters of what *scrub* leaves of it: a secret that was cut is not found.
+    """
     try:
         lines = traceback.TracebackException.from_exception(error, limit=-FRAMES, capture_locals=False)
         text = "".join(lines.format()).rstrip()
     except Exception as failed:  # an error whose own methods raise
         text = f"{type(error).__qualname__} (its traceback could not be written: {type(failed).__qualname__})"
+    text = scrub(text)
     return text if len(text) <= CHARACTERS else f"…{text[-CHARACTERS:]}"
 
 

@@ -33,10 +33,12 @@ class Trends:
         self._host: ObserverHost | None = None
         self._timer: Any = None
         self._writing: asyncio.Task[None] | None = None
-        self._has_journal: bool | None = None  # it is opened after the observers are attached
+        self._has_journal = False  # it is opened after the observers are attached
 
     async def __aenter__(self) -> Trends:
         self._hours = {}
+        self._timer = self._writing = None  # of an earlier run, on another loop perhaps
+        self._has_journal = False
         return self
 
     async def __aexit__(self, *about: object) -> None:
@@ -50,21 +52,14 @@ class Trends:
         self._host = host
         self._ports = ports.current()
         self._loop = asyncio.get_running_loop()
-        self._has_journal = None
         self._set_timer()
 
-    def _look_for_journal(self) -> bool:
-        assert self._host is not None
-        journal = self._host.runtime.journal
-        if journal is None:
-            return False
-        journal.before_close(self.write)
-        return True
-
     def _writes(self) -> bool:
-        """Whether there is a journal, which is asked to let this write once more before it closes."""
-        if self._has_journal is None:
-            self._has_journal = self._look_for_journal()
+        """Whether there is a journal by now, which is asked to let this write once more before it closes."""
+        assert self._host is not None
+        if not self._has_journal and self._host.journal is not None:
+            self._has_journal = True
+            self._host.journal.before_close(self.write)
         return self._has_journal
 
     def _set_timer(self) -> None:
@@ -72,7 +67,9 @@ class Trends:
 
     def _turn(self) -> None:
         self._set_timer()
-        if self._writes() and (self._writing is None or self._writing.done()):
+        if not self._writes():
+            self._hours = {}
+        elif self._writing is None or self._writing.done():
             self._writing = self._loop.create_task(self._try_to_write(), name="bgruntime-trends")
 
     def on_event(self, event: Any, /) -> None:
@@ -81,8 +78,6 @@ class Trends:
 
     def on_batch(self, records: Sequence[Any], /) -> None:
         """Count attempts that have ended."""
-        if self._has_journal is False:
-            return
         to_wall = self._ports.time() - self._ports.monotonic()
         for record in records:
             number = int((record[_AT] + to_wall) // HOUR)
@@ -100,7 +95,7 @@ class Trends:
         hours, self._hours = self._hours, {}
         if hours:
             try:
-                await self._host.runtime.journal.add_trends(
+                await self._host.journal.add_trends(
                     [
                         (number, task, hour.counts, hour.run_time, hour.queue_wait)
                         for (number, task), hour in hours.items()

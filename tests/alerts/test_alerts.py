@@ -444,3 +444,16 @@ def test_a_notice_can_be_read_by_people():
         "since: 60 s",
         "newest failure: OSError: disk full",
     ]
+
+
+def test_channels_are_left_also_when_the_last_look_raises(run):
+    class Blind(Alerts):
+        def look(self):
+            raise ZeroDivisionError
+
+    async def main():
+        with pytest.raises(ZeroDivisionError):
+            async with Blind(channels=[Inbox()]):
+                pass
+
+    run(main)

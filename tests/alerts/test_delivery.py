@@ -21,6 +21,7 @@ from aiosmtpd.controller import Controller
 
 from bgruntime import Runtime, task
 from bgruntime.alerts import AlertRule, Alerts, _delivery
+from bgruntime.extend import Mailbox
 from tests.alerts.inbox import Inbox
 
 ROW = AlertRule("row", "consecutive_failures", threshold=3)
@@ -428,3 +429,49 @@ def test_a_hanging_thread_does_not_hold_the_exit_of_the_interpreter():
     )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began < 12
+
+
+class Exits:
+    """A channel that raises what ends a program."""
+
+    def __init__(self, error: type[BaseException]) -> None:
+        self.error, self.tries = error, 0
+
+    async def send(self, alert: Any, /) -> None:
+        self.tries += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_channel_that_raises_what_ends_programs_ends_no_loop(run, error):
+    async def main():
+        channel, told = Exits(error), []
+        alerts = Alerts(rules=[ROW], channels=[channel, told.append])
+        assert await alerts.test() == {"Exits": "RuntimeError", "list.append": ""}
+        async with Runtime(observers=[alerts]) as rt:
+            await fail_three_times(rt)
+            alerts.look()
+            await until(lambda: channel.tries == 2)
+            await until(lambda: len(told) == 2)
+            assert await (await rt.submit(good)) == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt])
+def test_a_mailbox_outlives_a_delivery_that_raises_what_ends_programs(run, error):
+    taken: list[int] = []
+
+    async def deliver(items):
+        if not taken:
+            taken.append(0)
+            raise error
+        taken.extend(items)
+
+    async def main():
+        async with Mailbox(deliver, batch=1) as mailbox:
+            mailbox.put(1)
+            mailbox.put(2)
+        assert (mailbox.failed, taken) == (1, [0, 2])
+
+    run(main)

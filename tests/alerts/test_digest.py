@@ -92,3 +92,20 @@ def test_nothing_is_told_while_nothing_is_open_or_there_is_no_journal(run, tmp_p
 def test_the_seconds_between_two_digests_are_more_than_none():
     with pytest.raises(ValueError, match="every"):
         Digest(every=0)
+
+
+def test_a_runtime_with_it_runs_again_on_another_loop(run, clock, tmp_path):
+    digest = Digest(channels=[Inbox()])
+    rt = Runtime(journal=tmp_path / "jobs.db", observers=[digest])
+
+    async def first():
+        async with rt:
+            await clock.advance(61)
+            assert digest._looking is not None
+
+    async def second():
+        async with rt:
+            assert digest._looking is None
+
+    run(first)
+    run(second)

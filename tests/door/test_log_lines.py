@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import structlog
 
 import bgruntime
-from bgruntime import Runtime, task
+from bgruntime import JobState, Runtime, Snooze, task
+from bgruntime.logs import JobLog
 from tests.door.turns import Gate, hold, until
 
 SECRET = "4111-1111-1111-1111"
@@ -180,3 +182,23 @@ def test_a_cancelled_job_is_no_failure_in_the_log(run: Any, lines: list[Any], ki
 
     run(main)
     assert of(lines, "error") == []
+
+
+@pytest.mark.parametrize("level", [None, logging.DEBUG])
+def test_cancelled_and_snoozed_jobs_are_lines_at_debug_only_where_these_are_asked_for(
+    run: Any, lines: list[Any], level: int | None
+) -> None:
+    @task
+    async def snooze() -> None:
+        raise Snooze(60)
+
+    async def main() -> None:
+        async with Runtime(observers=[] if level is None else [JobLog(level=level)]) as rt:
+            job = await rt.submit(snooze)
+            await until(lambda: job.state is JobState.RETRYABLE)
+            job.cancel()
+            await job.wait()
+
+    run(main)
+    names = [line["event"] for line in lines]
+    assert names == ([] if level is None else ["job.started", "job.snoozed", "job.cancelled"])

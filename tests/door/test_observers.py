@@ -17,6 +17,7 @@ from bgruntime.extend import (
     JobAccepted,
     JobRejected,
     JobSettled,
+    JobState,
     RetryScheduled,
     ShutdownProgress,
 )
@@ -424,3 +425,30 @@ def test_an_observer_that_cannot_be_entered_stops_the_start_and_leaves_nothing(r
 def test_what_is_no_observer_is_refused_at_construction() -> None:
     with pytest.raises((TypeError, ValueError), match="on_event|observer"):
         Runtime(observers=[object()])  # type: ignore[list-item]
+
+
+def test_a_job_that_is_cancelled_while_it_waits_for_a_retry_has_no_duration(run, clock):
+    heard = []
+
+    class Listener:
+        listens_to = (JobSettled,)
+
+        def on_event(self, event):
+            heard.append(event)
+
+    @task(max_attempts=2, backoff=60.0)
+    async def fail():
+        raise ValueError
+
+    async def main():
+        async with Runtime(observers=[Listener()]) as rt:
+            job = await rt.submit(fail)
+            while job.state is not JobState.RETRYABLE:
+                await asyncio.sleep(0)
+            await clock.advance(30)
+            job.cancel()
+            await job.wait()
+
+    run(main)
+    [event] = heard
+    assert (event.state, event.outcome, event.duration) == (JobState.CANCELLED, None, 0.0)

@@ -197,8 +197,10 @@ def test_an_attempt_that_never_stops_has_its_span_ended_all_the_same(run, spans,
         return ended
 
     assert run(main) == 1
-    [event] = spans.one("process otel.stubborn").events
-    assert event.name == "bgruntime.abandoned"
+    span = spans.one("process otel.stubborn")
+    assert [event.name for event in span.events] == ["bgruntime.abandoned"]
+    assert span.status.status_code is StatusCode.ERROR
+    assert (span.attributes["bgruntime.outcome"], span.attributes["error.type"]) == ("stuck", "stuck")
 
 
 @pytest.mark.parametrize("provider", [None, NoOpTracerProvider()], ids=["no SDK", "no-op"])
@@ -270,6 +272,21 @@ def test_a_durable_job_that_another_run_takes_up_is_linked_to_its_submission(run
     run(main)
     [link] = spans.one("process otel.durable").links
     assert link.context.span_id == spans.one("request").context.span_id
+
+
+def test_a_durable_job_that_another_run_takes_up_was_sent_once(run, spans, tmp_path):
+    async def main():
+        async with Runtime(observers=[Tracing(spans.provider)], journal=tmp_path / "jobs.db") as rt:
+            rt.pause()
+            await rt.submit(durable)
+            await rt.stop(drain=0)
+        async with Runtime(observers=[Tracing(spans.provider)], journal=tmp_path / "jobs.db"):
+            async with asyncio.timeout(10):
+                while not spans.named("process otel.durable"):
+                    await asyncio.sleep(0.01)
+
+    run(main)
+    assert len(spans.named("send otel.durable")) == 1
 
 
 def test_what_is_no_traceparent_names_no_span():

@@ -241,3 +241,19 @@ def test_from_a_thread_the_health_says_when_the_loop_is_held(run, monkeypatch):
     fine, held = run(main)
     assert (fine.live, fine.status) == (True, "pass")
     assert (held.live, held.ready, held.status) == (False, False, "fail")
+
+
+def test_a_scrape_in_a_thread_has_the_journal_counted_too(run, tmp_path):
+    async def main():
+        async with Runtime(journal=tmp_path / "jobs.db") as rt:
+            registry = registered(rt)
+            await (await rt.submit(bad)).wait()
+            async with asyncio.timeout(10):
+                while (
+                    await asyncio.to_thread(registry.get_sample_value, "bgruntime_journal_failed_jobs")
+                ) != 1:
+                    await asyncio.sleep(0.005)
+        return registry
+
+    registry = run(main)
+    assert registry.get_sample_value("bgruntime_journal_failed_jobs") == 1  # after the loop is closed, too

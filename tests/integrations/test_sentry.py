@@ -182,6 +182,44 @@ def test_a_job_that_completes_or_is_cancelled_is_no_event(run, sent):
     assert len(sent.transactions) == 1
 
 
+def test_nothing_is_kept_of_a_job_that_is_over_while_its_handle_is_held(run, sent):
+    observer = Sentry()
+
+    @task(name="sentry.ends")
+    async def ends(how: str) -> None:
+        if how == "fails":
+            raise LookupError
+
+    async def main():
+        async with Runtime(observers=[observer]) as rt:
+            held = [await rt.submit(ends, how) for how in ("completes", "fails")]
+            for job in held:
+                await job.wait()
+            assert (len(observer._scopes), len(observer._headers)) == (0, 0)
+
+    run(main)
+
+
+def test_a_timeout_is_told_as_one(run, sent, clock):
+    @task(name="sentry.hangs", timeout=5)
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    async def main():
+        async with Runtime(observers=[Sentry()]) as rt:
+            late = await rt.submit(hangs)
+            await clock.advance(6)
+            await late.wait()
+            cancelled = await rt.submit(hangs)
+            await clock.advance(1)
+            cancelled.cancel()
+            await cancelled.wait()
+
+    run(main)
+    statuses = [one["contexts"]["trace"]["status"] for one in sent.transactions]
+    assert statuses == ["deadline_exceeded", "cancelled"]
+
+
 def test_where_sentry_was_not_set_up_nothing_is_heard(run):
     async def main():
         async with Runtime(observers=[Sentry()]) as rt:

@@ -144,3 +144,23 @@ def test_arguments_and_results_are_never_logged(run):
         run(main)
     assert "an-argument" not in stream.getvalue()
     assert "job.completed" in stream.getvalue()
+
+
+def test_a_number_that_is_a_secret_is_in_no_field(run):
+    stream = Stream()
+
+    @task(name="pays", redact=["pin", "rate"])
+    async def pay(pin: int, rate: float, tries: int) -> None:
+        structlog.get_logger("shop").warning("paid", pin_=pin, all=[{"rate": rate}], tries=tries, fine=True)
+
+    async def main():
+        async with Runtime() as rt:
+            await rt.submit(pay, 471_100, 12.75, 3)
+            await (await rt.submit(pay, 1, 12.75, 3))
+
+    with configure(json=True, stream=stream):
+        run(main)
+    first, second = (one for one in stream.events if one["event"] == "paid")
+    assert (first["pin_"], first["all"]) == ("[redacted]", [{"rate": "[redacted]"}])
+    assert (first["tries"], first["fine"]) == (3, True)
+    assert (second["pin_"], second["attempt"]) == ("[redacted]", 1)

@@ -141,3 +141,37 @@ def test_a_turn_is_taken_once_in_so_many_seconds_whoever_asks(run, clock, tmp_pa
         return took
 
     assert run(main) == [True, False, True, False, False]
+
+
+def test_a_runtime_with_it_runs_again_on_another_loop(run, clock, tmp_path):
+    rt = Runtime(journal=tmp_path / "jobs.db", observers=[trends := Trends()])
+
+    async def first():
+        async with rt:
+            await end(rt, works, 2)
+            await clock.advance(61)
+            assert trends._writing is not None
+
+    async def second():
+        async with rt:
+            await end(rt, works, 1)
+
+    run(first)
+    run(second)
+    assert sum(one.completed for one in run(lambda: kept(tmp_path / "jobs.db"))) == 3
+
+
+def test_a_turn_before_the_journal_is_open_does_not_keep_it_from_writing(run, tmp_path):
+    class Turns(Trends):
+        def attach(self, host):
+            super().attach(host)
+            self._turn()
+
+    async def main():
+        rt = Runtime(journal=tmp_path / "jobs.db", observers=[Turns()])
+        for _ in range(2):
+            async with rt:
+                await end(rt, works, 1)
+        return await kept(tmp_path / "jobs.db")
+
+    assert sum(one.completed for one in run(main)) == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import subprocess
 import sys
 import urllib.parse
@@ -12,6 +14,7 @@ import structlog
 from pydantic import SecretStr
 
 from bgruntime import Runtime, task
+from bgruntime.logs import configure
 from tests.journal.programs import ROOT, program
 from tests.journal.steps import ordinary
 
@@ -129,3 +132,46 @@ def test_p28_a_durable_task_with_a_secret_is_an_error_where_it_is_defined():
         task(plain, name="p28.plain", durable=True, redact=("password",))
     with pytest.raises((TypeError, ValueError), match="secret"):
         task(typed, name="p28.typed", durable=True)
+
+
+class Events:
+    """What an observer hears, as text."""
+
+    def __init__(self):
+        self.text = ""
+
+    def on_event(self, event):
+        self.text += str(getattr(event, "message", ""))
+
+
+HEAD, TAIL = "hE4d-5d3a", "tA1l-77b1"
+LONG = [f"{HEAD}{'y' * 50}{TAIL}", f"{HEAD}{'y' * 2_500}{TAIL}", f"{HEAD}{'y' * 9_000}{TAIL}"]
+
+
+@pytest.mark.parametrize("secret", LONG, ids=lambda secret: f"{len(secret)} characters")
+def test_p28_no_part_of_a_secret_is_left_where_a_text_was_cut(run, tmp_path, secret):
+    async def tells(tok: str) -> None:
+        logging.getLogger("app").warning("before", exc_info=ValueError("x" * 1_965 + " " + tok))
+        try:
+            raise KeyError("x" * 1_965 + " " + tok)
+        except KeyError as error:
+            raise ValueError("x" * 1_965 + " " + tok + " at its end") from error
+
+    stream, events = io.StringIO(), Events()
+
+    async def main():
+        async with Runtime(journal=tmp_path / "jobs.db", observers=[events]) as rt:
+            job = await rt.submit(ordinary(tells, redact=("tok",), max_attempts=2, backoff=0.0), secret)
+            await job.wait()
+            kept = await rt.journal.get(job.id)
+            return f"{kept.message} {kept.traceback} {kept.attempts} {rt.jobs()} {rt.stats()}"
+
+    with configure(json=True, level="DEBUG", stream=stream) as logs:
+        told = {"kept": run(main)}
+        logs.flush()
+    told |= {"logs": stream.getvalue(), "events": events.text}
+    told |= {str(file): file.read_text("latin-1") for file in tmp_path.rglob("*") if file.is_file()}
+    assert '"traceback"' in told["logs"]
+    for way, text in told.items():
+        assert HEAD not in text, way
+        assert TAIL not in text, way
