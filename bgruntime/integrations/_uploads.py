@@ -248,13 +248,13 @@ class BodyLimit:
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app = app
+        self.app = app
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on what is received and count it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         received, over, began = 0, _announced(scope) > self._limit, False
 
@@ -275,7 +275,7 @@ class BodyLimit:
 
         if not over:
             try:
-                await self._app(scope, counted, noted)
+                await self.app(scope, counted, noted)
             except HTTPException:
                 if began or not over:
                     raise
