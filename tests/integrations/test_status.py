@@ -356,6 +356,7 @@ def test_nobody_and_those_who_may_not_are_turned_away(run, path):
         {"X-Bgruntime": "1", "Sec-Fetch-Site": "none"},
         {"X-Bgruntime": "1", "Origin": "https://elsewhere.example"},
         {"X-Bgruntime": "1", "Origin": "null"},
+        {"X-Bgruntime": "1", "Origin": "http://["},
         {"X-Bgruntime": "1", "Origin": "https://app.example.elsewhere.example"},
         {"X-Bgruntime": "1", "Sec-Fetch-Site": "cross-site", "Origin": "http://app.example"},
     ],
@@ -372,7 +373,15 @@ def test_what_changes_something_comes_from_the_same_origin_with_a_header_no_form
     run(main)
 
 
-@pytest.mark.parametrize("headers", [{}, {"Origin": "http://app.example"}, {"Sec-Fetch-Site": "same-origin"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Origin": "http://app.example"},
+        {"Origin": "http://App.Example"},
+        {"Sec-Fetch-Site": "same-origin"},
+    ],
+)
 def test_a_program_and_the_same_origin_may(run, headers):
     async def main():
         rt = Runtime()
