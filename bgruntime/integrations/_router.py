@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from bgruntime import BgRuntimeError, Job, PayloadError
 from bgruntime.journal import Failure
@@ -27,7 +27,7 @@ from ._pages import (
     page_of,
     wait_for,
 )
-from ._problems import ProblemResponse, problem, problem_of
+from ._problems import ProblemResponse, SafeJSON, problem, problem_of
 from ._starlette import Serving, serving_of
 
 BODY_LIMIT = 64 * 1024  # bytes
@@ -191,19 +191,19 @@ def _add_probes(router: APIRouter) -> None:
     async def livez(serving: ServingDep) -> Response:
         """Whether to leave this process alone: 503 means restart it."""
         live = serving.runtime.health().live
-        return JSONResponse({"status": "pass" if live else "fail"}, 200 if live else 503)
+        return SafeJSON({"status": "pass" if live else "fail"}, 200 if live else 503)
 
     @router.get("/readyz", response_model=shown.HealthShown, responses=down)
     async def readyz(serving: ServingDep) -> Response:
         """Whether to send requests here: 503 from the first signal to stop."""
         ready = serving.ready
-        return JSONResponse(shown.health_shown(serving.runtime.health(), ready=ready), 200 if ready else 503)
+        return SafeJSON(shown.health_shown(serving.runtime.health(), ready=ready), 200 if ready else 503)
 
     @router.get("/health", response_model=shown.HealthShown, responses=down)
     async def health(serving: ServingDep) -> Response:
         """Whether the runtime is well, and which of its checks are not: 503 where one fails."""
         health = serving.runtime.health()
-        return JSONResponse(
+        return SafeJSON(
             shown.health_shown(health, ready=serving.ready), 503 if health.status == "fail" else 200
         )
 
@@ -212,7 +212,7 @@ def _add_numbers(router: APIRouter) -> None:
     @router.get("/metrics/tasks", response_model=shown.RuntimeNumbers)
     async def metrics_tasks(serving: ServingDep) -> Response:
         """The numbers of this process, of each queue and of each task."""
-        return JSONResponse(shown.numbers_of(serving.runtime.stats()))
+        return SafeJSON(shown.numbers_of(serving.runtime.stats()))
 
     @router.get(
         "/metrics",
@@ -242,7 +242,7 @@ def _add_job(router: APIRouter) -> None:
     ) -> Response:
         """Where a job stands. A durable one is found whichever process has it."""
         found = await wait_for(serving, id, wait)
-        return JSONResponse(shown.job_shown(found) if isinstance(found, Job) else shown.failure_shown(found))
+        return SafeJSON(shown.job_shown(found) if isinstance(found, Job) else shown.failure_shown(found))
 
 
 def _asking(guard: Guard, action: Action) -> Any:
@@ -272,7 +272,7 @@ def _add_views(router: APIRouter, guard: Guard) -> None:
     )
     async def health_details(serving: ServingDep) -> Response:
         """The state of health with its reasons."""
-        return JSONResponse(shown.health_details(serving.runtime.health(), ready=serving.ready))
+        return SafeJSON(shown.health_details(serving.runtime.health(), ready=serving.ready))
 
     @router.get(
         "/jobs", response_model=shown.JobPage, dependencies=[viewing], responses=_problems(401, 403, 422)
@@ -287,7 +287,7 @@ def _add_views(router: APIRouter, guard: Guard) -> None:
         """The jobs of this process: live ones, and the last that ended."""
         found = serving.runtime.jobs(state=state, task=task)
         items = [shown.job_details(job, arguments=False) for job in found[offset : offset + limit]]
-        return JSONResponse(page_of(items, len(found), offset, limit))
+        return SafeJSON(page_of(items, len(found), offset, limit))
 
     @router.get("/jobs/{id}/details", response_model=shown.JobDetails, responses=refused)
     async def job_details(
@@ -297,13 +297,13 @@ def _add_views(router: APIRouter, guard: Guard) -> None:
         found = await find(serving, id)
         arguments = await guard.may(principal, "view_arguments", request)
         if isinstance(found, Failure):
-            return JSONResponse(shown.failure_details(found, arguments=arguments))
+            return SafeJSON(shown.failure_details(found, arguments=arguments))
         kept = None
         if found.done() and serving.runtime.journal is not None:
             kept = await serving.runtime.journal.get(id)
         if kept is not None:
-            return JSONResponse(shown.failure_details(kept, arguments=arguments))
-        return JSONResponse(shown.job_details(found, arguments=arguments))
+            return SafeJSON(shown.failure_details(kept, arguments=arguments))
+        return SafeJSON(shown.job_details(found, arguments=arguments))
 
 
 def _add_steering(router: APIRouter, guard: Guard) -> None:
@@ -318,7 +318,7 @@ def _add_steering(router: APIRouter, guard: Guard) -> None:
         job = serving.runtime.job(id)
         if job is None:
             raise HTTPException(404, "no such job in this process")
-        return JSONResponse({"cancelled": job.cancel("cancelled by an operator")})
+        return SafeJSON({"cancelled": job.cancel("cancelled by an operator")})
 
     def steer(path: str, action: Literal["pause", "resume"], about: str, *, one: bool) -> None:
         def apply(serving: Serving, queue: str | None) -> Response:
@@ -326,7 +326,7 @@ def _add_steering(router: APIRouter, guard: Guard) -> None:
                 getattr(serving.runtime, action)(queue)
             except ValueError:
                 raise HTTPException(404, "there is no such queue") from None
-            return JSONResponse({"queue": queue, "paused": action == "pause"})
+            return SafeJSON({"queue": queue, "paused": action == "pause"})
 
         async def of_one(
             queue: Annotated[str, Path(min_length=1, max_length=200)], serving: ServingDep
@@ -377,7 +377,7 @@ def _add_failures(router: APIRouter, guard: Guard) -> None:
         found = await journal.failures(task=task, error=error, since=since, state=state, limit=offset + limit)
         total = await journal.count(task=task, error=error, since=since, state=state)
         items = [shown.failure_details(one, arguments=arguments) for one in found[offset:]]
-        return JSONResponse(page_of(items, total, offset, limit))
+        return SafeJSON(page_of(items, total, offset, limit))
 
     @router.get(
         "/failures/groups",
@@ -390,7 +390,7 @@ def _add_failures(router: APIRouter, guard: Guard) -> None:
     ) -> Response:
         """Open failures by cause, the most frequent first."""
         found = await journal_of(serving).groups(task=task, since=since, limit=limit)
-        return JSONResponse(
+        return SafeJSON(
             [
                 {
                     "task": one.task,
@@ -425,7 +425,7 @@ def _add_redrive(router: APIRouter, guard: Guard) -> None:
         done = await journal.redrive(
             task=which.task, error=which.error, since=which.since, dry_run=which.dry_run
         )
-        return JSONResponse({"count": len(done)}, 202)
+        return SafeJSON({"count": len(done)}, 202)
 
     @router.post(
         "/failures/{id}/redrive",
@@ -443,7 +443,7 @@ def _add_redrive(router: APIRouter, guard: Guard) -> None:
         except LookupError:
             raise HTTPException(404, "no open failure of that id that can be redriven here and now") from None
         new = job if isinstance(job, str) else job.id
-        return JSONResponse({"job_id": new}, 202, {"Location": str(request.url_for(JOB_ROUTE, id=new))})
+        return SafeJSON({"job_id": new}, 202, {"Location": str(request.url_for(JOB_ROUTE, id=new))})
 
 
 def _add_removal(router: APIRouter, guard: Guard) -> None:
@@ -464,7 +464,7 @@ def _add_removal(router: APIRouter, guard: Guard) -> None:
         count = await journal.discard(
             task=which.task, error=which.error, since=which.since, dry_run=which.dry_run
         )
-        return JSONResponse({"count": count})
+        return SafeJSON({"count": count})
 
     @router.post(
         "/failures/purge",
@@ -477,7 +477,7 @@ def _add_removal(router: APIRouter, guard: Guard) -> None:
         count = await journal_of(serving).purge(
             older_than=old.older_than, state=old.state, dry_run=old.dry_run
         )
-        return JSONResponse({"count": count})
+        return SafeJSON({"count": count})
 
     @router.post(
         "/failures/{id}/discard",
@@ -490,7 +490,7 @@ def _add_removal(router: APIRouter, guard: Guard) -> None:
         count = await journal_of(serving).discard(id)
         if not count:
             raise HTTPException(404, "no open failure of that id")
-        return JSONResponse({"count": count})
+        return SafeJSON({"count": count})
 
 
 async def _few(counting: Awaitable[int]) -> None:

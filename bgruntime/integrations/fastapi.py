@@ -23,7 +23,7 @@ from starlette.routing import NoMatchFound
 from bgruntime import Job, Runtime
 
 from . import _background
-from ._problems import exception_handlers, problem, problem_of
+from ._problems import SafeJSON, exception_handlers, problem, problem_of
 from ._router import JOB_ROUTE, status_router
 from ._starlette import Lifespan, Serving, runtime_lifespan, runtime_of, serving_of
 from ._uploads import BodyLimit, Uploads, safe_name
@@ -59,7 +59,7 @@ def accepted(request: Request, job: Job[Any], **more: Any) -> JSONResponse:
     headers: dict[str, str] = {}
     with suppress(NoMatchFound):
         headers["Location"] = str(request.url_for(JOB_ROUTE, id=job.id))
-    return JSONResponse({"job_id": job.id, **more}, 202, headers)
+    return SafeJSON({"job_id": job.id, **more}, 202, headers)
 
 
 __all__ = [

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI, Request
 from pydantic import SecretStr
 
-from bgruntime import Queue, Runtime, task
+from bgruntime import Queue, Runtime, current_job, task
 from bgruntime.integrations import _pages, _router
 from bgruntime.integrations.fastapi import RuntimeDep, accepted, runtime_lifespan, status_router
 from tests.door.turns import Gate, hold, turns, until
@@ -414,6 +414,28 @@ def test_arguments_are_shown_to_whom_may_see_them_and_secrets_to_nobody(run):
             assert (await client.post(f"/bgruntime/jobs/{job.id}/cancel", headers=ADA)).json() == {
                 "cancelled": False
             }
+
+    run(main)
+
+
+def test_a_text_that_utf8_has_no_bytes_for_is_shown_as_it_is(run):
+    async def main():
+        @task(name="tests.status:half \udcff")
+        async def half(gate: Gate) -> None:
+            current_job().progress(0.5, "reading \udcff.txt")
+            await gate.wait()
+
+        rt, gate = Runtime(), Gate()
+        async with serve(guarded(rt)) as client:
+            job = await rt.submit(half.with_options(tags=("tag \udcff",)), gate)
+            await until(lambda: gate.started)
+            for path in ("/jobs", f"/jobs/{job.id}", f"/jobs/{job.id}/details", "/metrics/tasks", "/metrics"):
+                answer = await client.get(f"/bgruntime{path}", headers=ADA)
+                assert answer.status == 200
+            [shown] = (await client.get("/bgruntime/jobs", headers=ADA)).json()["items"]
+            assert shown["note"] == "reading \udcff.txt"
+            assert (shown["task"], shown["tags"]) == ("tests.status:half \udcff", ["tag \udcff"])
+            gate.open()
 
     run(main)
 
