@@ -221,7 +221,8 @@ def _add_numbers(router: APIRouter) -> None:
     )
     async def metrics(serving: ServingDep) -> Response:
         """The numbers of this process for Prometheus."""
-        return Response(exposition(serving.runtime.stats()), media_type=CONTENT_TYPE)
+        page = exposition(serving.runtime.stats()).encode("utf-8", "replace")
+        return Response(page, media_type=CONTENT_TYPE)
 
 
 def _add_job(router: APIRouter) -> None:
