@@ -97,9 +97,7 @@ class Stream:
             if not self._is_ended():
                 raise
         finally:
-            self._streams.open.pop(self, None)
-            if self._timer is not None:
-                self._timer.cancel()
+            self._close()
         if self._is_ended() and self.is_events and not self._finished:
             with suppress(OSError):
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -117,8 +115,14 @@ class Stream:
             ended.set_result(None)
         self._timer = loop.call_later(CUT_AFTER, self._cut_off)
 
+    def _close(self) -> None:
+        """Whatever the application does from here on, no stream waits for its end."""
+        self._streams.open.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _cut_off(self) -> None:
-        if self._task is not None:
+        if self._task is not None and not self._finished:
             self._cut = True
             self._task.cancel()
 
@@ -149,11 +153,16 @@ class Stream:
         if message["type"] == "http.response.start":
             self._look_at(message.get("headers", ()))
         elif message["type"] == "http.response.body":
-            self._finished = not message.get("more_body", False)
+            last = not message.get("more_body", False)
             if self._is_ended():
                 raise OSError("the application is shutting down: this stream was ended")
-            if not self._finished and not self._known_length and self not in self._streams.open:
+            if not last and not self._known_length and self not in self._streams.open:
                 self._streams.opened(self)
+            await self._send(message)
+            if last:
+                self._finished = True
+                self._close()
+            return
         await self._send(message)
 
     def _look_at(self, headers: Iterable[tuple[bytes, bytes]]) -> None:

@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
@@ -574,6 +575,37 @@ def test_a_stream_that_ends_by_itself_is_forgotten(run):
         async with serve(app) as client:
             assert (await client.get("/")).body == b"12"
             assert not app.middleware_stack.open
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/csv"])
+def test_what_follows_a_stream_that_was_sent_whole_is_left_alone(run, quiet_signals, monkeypatch, kind):
+    monkeypatch.setattr(_streams, "STREAM_GRACE", 0.01)
+    monkeypatch.setattr(_streams, "CUT_AFTER", 0.01)
+
+    async def main():
+        done = []
+
+        async def after():
+            await asyncio.sleep(0.1)
+            done.append("after")
+
+        async def endpoint(request):
+            async def body():
+                yield b"1"
+
+            return StreamingResponse(body(), media_type=kind, background=BackgroundTask(after))
+
+        routes = [Route("/", endpoint)]
+        async with serve(Starlette(routes=routes, lifespan=runtime_lifespan(Runtime()))) as client:
+            early = Answer()
+            asking = asyncio.ensure_future(client.request("GET", "/", answer=early))
+            await early.sent.wait()
+            signal.raise_signal(signal.SIGTERM)
+            await asking
+            assert early.complete
+            assert done == ["after"]
 
     run(main)
 
