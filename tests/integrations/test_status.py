@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI, Request
@@ -233,6 +234,29 @@ def test_a_wait_ends_when_the_server_is_told_to_stop(run):
                 gate.open()
         finally:
             signal.signal(signal.SIGTERM, before)
+
+    run(main)
+
+
+def test_a_wait_that_is_cancelled_while_it_ends_is_cancelled_and_leaves_nothing(run):
+    async def main():
+        told = asyncio.Event()
+
+        async def slow_to_end():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.set()
+                with suppress(asyncio.CancelledError):
+                    await turns(3)
+                await turns(3)
+
+        waiting = asyncio.ensure_future(_pages._first(slow_to_end(), asyncio.Event().wait(), 0.01))
+        await told.wait()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert len(asyncio.all_tasks()) == 1
 
     run(main)
 
