@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bgruntime.extend import ports
 
 DISCONNECT: Message = {"type": "http.disconnect"}
+STREAM = "bgruntime.stream"  # its key in the scope
 EVENTS = b"text/event-stream"
 STREAM_GRACE = 5.0  # seconds that a stream which may have an end is given to reach it
 CUT_AFTER = 1.0  # seconds that an ended stream has to notice
@@ -35,7 +36,8 @@ class Streams:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["bgruntime"] = self.serving
         if scope["type"] == "http":
-            await Stream(self, receive, send).run(scope)
+            stream = scope[STREAM] = Stream(self, receive, send)
+            await stream.run(scope)
         else:
             await self.app(scope, receive, send)
 
@@ -84,6 +86,11 @@ class Stream:
         self._ended: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the whole response was sent."""
+        return self._finished
 
     async def run(self, scope: Scope) -> None:
         """Have the application answer; when its stream was ended, see to the end of the response."""
@@ -171,8 +178,14 @@ class Stream:
         self.is_events = found.get(b"content-type", b"").startswith(EVENTS)
 
 
+def was_answered(scope: Scope) -> bool:
+    """Whether the whole response to this request was sent."""
+    stream = scope.get(STREAM)
+    return isinstance(stream, Stream) and stream.is_finished
+
+
 async def _awaited(receive: Receive) -> Message:
     return await receive()
 
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "was_answered"]

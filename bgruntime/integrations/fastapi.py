@@ -26,6 +26,7 @@ from . import _background
 from ._problems import SafeJSON, exception_handlers, problem, problem_of
 from ._router import JOB_ROUTE, status_router
 from ._starlette import Lifespan, Serving, runtime_lifespan, runtime_of, serving_of
+from ._streams import was_answered
 from ._uploads import BodyLimit, Uploads, safe_name
 
 
@@ -40,8 +41,11 @@ async def _background_jobs(
     background.add_task(jobs)
     try:
         yield jobs
-    except BaseException:
-        jobs.release()
+    except BaseException:  # of the endpoint, or of what a response does after it was sent
+        if was_answered(connection.scope):
+            await jobs()
+        else:
+            jobs.release()
         raise
     # A response with background tasks of its own has taken the place of FastAPI's, and ours with them.
     await jobs()
