@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -38,6 +40,23 @@ JOB_ROUTE = "bgruntime:job"
 
 PROBLEM = shown.Problem.model_json_schema()
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class IdConvertor(Convertor[str]):
+    """The id of a job in a path: any text, slashes included, but not none."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        """The id as it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The same: `job_location` has quoted it."""
+        return value
+
+
+register_url_convertor("bgruntime_id", IdConvertor())
 
 
 class StatusRoute(APIRoute):
@@ -175,13 +194,23 @@ def status_router(
     router = APIRouter(prefix=prefix, route_class=StatusRoute, tags=["bgruntime"])
     _add_probes(router)
     _add_numbers(router)
-    _add_job(router)
     if auth is not None:
         guard = Guard(auth, allow)
         _add_views(router, guard)
         _add_steering(router, guard)
         _add_failures(router, guard)
+    _add_job(router)  # the last: it takes whatever follows /jobs/, as an id may have a slash in it
     return router
+
+
+def job_location(request: Request, id: str) -> str:
+    """The path where the job of that id is shown, as clients of this server ask for it.
+
+    Without scheme and host, which a request could make up. Raises NoMatchFound: there is no router.
+    """
+    router = request.scope.get("router") or request.app
+    root: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+    return root.rstrip("/") + str(router.url_path_for(JOB_ROUTE, id=quote(id, safe="", errors="replace")))
 
 
 def _add_probes(router: APIRouter) -> None:
@@ -227,7 +256,7 @@ def _add_numbers(router: APIRouter) -> None:
 
 def _add_job(router: APIRouter) -> None:
     @router.get(
-        "/jobs/{id}",
+        "/jobs/{id:bgruntime_id}",
         name=JOB_ROUTE,
         summary="Job",
         response_model=shown.JobShown,
@@ -290,7 +319,7 @@ def _add_views(router: APIRouter, guard: Guard) -> None:
         items = [shown.job_details(job, arguments=False) for job in found[offset : offset + limit]]
         return SafeJSON(page_of(items, len(found), offset, limit))
 
-    @router.get("/jobs/{id}/details", response_model=shown.JobDetails, responses=refused)
+    @router.get("/jobs/{id:bgruntime_id}/details", response_model=shown.JobDetails, responses=refused)
     async def job_details(
         id: Id, request: Request, serving: ServingDep, principal: object = viewing
     ) -> Response:
@@ -309,7 +338,7 @@ def _add_views(router: APIRouter, guard: Guard) -> None:
 
 def _add_steering(router: APIRouter, guard: Guard) -> None:
     @router.post(
-        "/jobs/{id}/cancel",
+        "/jobs/{id:bgruntime_id}/cancel",
         response_model=Cancelled,
         dependencies=[_asking(guard, "cancel")],
         responses=_problems(*WRITES),
@@ -429,7 +458,7 @@ def _add_redrive(router: APIRouter, guard: Guard) -> None:
         return SafeJSON({"count": len(done)}, 202)
 
     @router.post(
-        "/failures/{id}/redrive",
+        "/failures/{id:bgruntime_id}/redrive",
         status_code=202,
         response_model=Redriven,
         dependencies=[redriving],
@@ -444,7 +473,7 @@ def _add_redrive(router: APIRouter, guard: Guard) -> None:
         except LookupError:
             raise HTTPException(404, "no open failure of that id that can be redriven here and now") from None
         new = job if isinstance(job, str) else job.id
-        return SafeJSON({"job_id": new}, 202, {"Location": str(request.url_for(JOB_ROUTE, id=new))})
+        return SafeJSON({"job_id": new}, 202, {"Location": job_location(request, new)})
 
 
 def _add_removal(router: APIRouter, guard: Guard) -> None:
@@ -481,7 +510,7 @@ def _add_removal(router: APIRouter, guard: Guard) -> None:
         return SafeJSON({"count": count})
 
     @router.post(
-        "/failures/{id}/discard",
+        "/failures/{id:bgruntime_id}/discard",
         response_model=Count,
         dependencies=[discarding],
         responses=_problems(*WRITES),
@@ -502,4 +531,4 @@ async def _few(counting: Awaitable[int]) -> None:
         )
 
 
-__all__ = ["JOB_ROUTE", "status_router"]
+__all__ = ["job_location", "status_router"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import string
 from contextlib import suppress
 
 import pytest
@@ -154,10 +155,36 @@ def test_a_submitted_job_is_a_202_with_its_location_where_it_can_be_awaited(run)
             assert answer.status == 202
             location = answer.headers["location"]
             id = answer.json()["job_id"]
-            assert location == f"http://app.example/bgruntime/jobs/{id}"
+            assert location == f"/bgruntime/jobs/{id}"
             shown = (await client.get(f"/bgruntime/jobs/{id}?wait=10")).json()
             assert (shown["id"], shown["state"], shown["attempt"]) == (id, "completed", 1)
             assert shown["created_at"] <= shown["started_at"] <= shown["ended_at"]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "id", ["a/b", "//evil.example", "a/../b", "50% off?#x", "back\\slash", "ü\n", "\udcff"]
+)
+def test_a_job_is_found_at_its_location_whatever_its_id_and_whoever_asks(run, id):
+    async def main():
+        app = application(Runtime(), auth=by_header)
+        app.root_path = "/proxied"
+
+        @app.post("/named", status_code=202)
+        async def named(rt: RuntimeDep, request: Request):
+            return accepted(request, await rt.submit(double.with_options(id=id), 1))
+
+        async with serve(app) as client:
+            answer = await client.post("/named", headers={"host": "evil.example/?"})
+            assert (answer.status, answer.json()["job_id"]) == (202, id)
+            location = answer.headers["location"]
+            assert location.startswith("/proxied/bgruntime/jobs/")
+            assert set(location) <= set(string.ascii_letters + string.digits + "/%._-~")
+            if id == "\udcff":  # no address can say that
+                return
+            assert (await client.get(f"{location}?wait=10")).json()["id"] == id
+            assert (await client.get(f"{location}/details", headers=ADA)).json()["id"] == id
 
     run(main)
 
