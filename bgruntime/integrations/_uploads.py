@@ -30,6 +30,7 @@ P = ParamSpec("P")
 
 LIMIT = 16 * 1024 * 1024  # bytes
 PIECE = 1024 * 1024  # bytes
+DIGITS = 30  # of a length that are looked at: more than any limit has
 LOOK_AFTER = 0.2  # seconds from the end of a job to a look whether its file may go
 SWEEP_EVERY = 60.0  # seconds
 STRAY_AFTER = 600.0  # seconds without a change, until a file that no job knows is removed
@@ -286,8 +287,8 @@ class BodyLimit:
 
 def _announced(scope: Scope) -> int:
     """The length of the body as its header says; 0 where it does not."""
-    given = dict(scope["headers"]).get(b"content-length", b"0")
-    return int(given) if given.isdigit() else 0
+    given = dict(scope["headers"]).get(b"content-length", b"0").lstrip(b"0")
+    return int(given[:DIGITS]) if given.isdigit() else 0
 
 
 def safe_name(filename: str | None) -> str:
@@ -332,12 +333,13 @@ def _sync(file: BinaryIO, folder: Path) -> None:
 
 def _files_in(folder: Path) -> list[tuple[str, float]]:
     """The files of durable jobs, and when each was changed last."""
+    found: list[tuple[str, float]] = []
     with os.scandir(folder) as entries:
-        return [
-            (one.name, one.stat(follow_symlinks=False).st_mtime)
-            for one in entries
-            if NAME.fullmatch(one.name)
-        ]
+        for one in entries:
+            if NAME.fullmatch(one.name):
+                with suppress(FileNotFoundError):  # somebody else has removed it meanwhile
+                    found.append((one.name, one.stat(follow_symlinks=False).st_mtime))
+    return found
 
 
 def _locked(folder: Path) -> int:

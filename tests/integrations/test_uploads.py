@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import stat
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,31 @@ def test_when_it_is_not_known_whether_the_job_was_accepted_the_file_stays(run, t
     run(main)
 
 
+def test_a_file_that_somebody_else_removes_meanwhile_stops_no_sweep(run, tmp_path, monkeypatch):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime(journal=tmp_path / "jobs.db", observers=[uploads]):
+            names = [f"upload-{number:032x}" for number in range(3)]
+            for name in names:
+                (tmp_path / "up" / name).touch()
+                os.utime(tmp_path / "up" / name, (0, 0))
+            scandir = os.scandir
+
+            @contextmanager
+            def removing(folder):
+                with scandir(folder) as entries:
+                    found = list(entries)
+                (tmp_path / "up" / names[1]).unlink(missing_ok=True)
+                yield found
+
+            monkeypatch.setattr(_uploads.os, "scandir", removing)
+            await uploads.sweep()
+            monkeypatch.undo()
+            assert files(tmp_path / "up") == []
+
+    run(main)
+
+
 KILLED = program("""
     import io
     from starlette.datastructures import UploadFile
@@ -379,15 +405,15 @@ def test_in_an_application_whatever_the_file_is_called_it_lands_in_the_folder_an
     run(main)
 
 
-@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("announced", [None, "0", "9" * 5000, "0" * 5000, "+5", ""])
 def test_a_body_over_the_limit_is_refused_before_it_was_received(run, tmp_path, announced):
     async def main():
         uploads = Uploads(tmp_path / "up")
         rt = Runtime(journal=tmp_path / "jobs.db", observers=[uploads])
         async with serve(application(uploads, rt)) as client:
             asked = form(b"x" * 3000)
-            if not announced:
-                asked["headers"]["content-length"] = "0"
+            if announced is not None:
+                asked["headers"]["content-length"] = announced
             answer = await client.post("/upload", **asked)
             assert (answer.status, answer.headers["content-type"]) == (413, "application/problem+json")
             assert answer.json()["detail"] == "a body here has at most 2000 bytes"
