@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import stat
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -267,6 +268,85 @@ def test_when_it_is_not_known_whether_the_job_was_accepted_the_file_stays(run, t
             await uploads.sweep()
             assert not path.exists(), "nobody knows it any more"
             assert rt.stats().faults == {}
+
+    run(main)
+
+
+@pytest.mark.parametrize("waits_for", ["its last bytes", "room"])
+def test_another_process_that_sweeps_leaves_a_file_alone_until_its_job_was_submitted(
+    run, tmp_path, waits_for
+):
+    async def main():
+        mine, other, gate = Uploads(tmp_path / "up"), Uploads(tmp_path / "up"), Gate()
+        began, go_on = asyncio.Event(), asyncio.Event()
+
+        async def pieces():
+            yield b"123"
+            began.set()
+            if waits_for == "its last bytes":
+                await go_on.wait()
+            yield b"45"
+
+        async def sweep_old_files():
+            for path in files(tmp_path / "up"):
+                os.utime(path, (0, 0))
+            await other.sweep()
+
+        journal = tmp_path / "jobs.db"
+        async with (
+            Runtime(concurrency=1, queue_size=1, journal=journal, observers=[mine]) as rt,
+            Runtime(journal=journal, observers=[other]),
+        ):
+            await rt.submit(gate.wait)
+            await until(lambda: gate.started)
+            if waits_for == "room":
+                await rt.submit(gate.wait)
+            uploading = asyncio.ensure_future(mine.submit(rt, size, pieces()))
+            await began.wait()
+            if waits_for == "room":
+                await until(lambda: list((tmp_path / "up").glob("upload-*")))
+            await sweep_old_files()
+            go_on.set()
+            gate.open()
+            job = await uploading
+            assert await job == 5
+            assert not list((tmp_path / "up").glob("*/*"))
+
+    run(main)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_durable_upload_that_is_cancelled_while_it_is_moved_leaves_nothing(
+    run, tmp_path, monkeypatch, when
+):
+    reached, go_on, moved = threading.Event(), threading.Event(), threading.Event()
+    move = _uploads._move
+
+    def held(arrived: Path, path: Path) -> None:
+        try:
+            if when == "after":
+                move(arrived, path)
+            reached.set()
+            go_on.wait(10)
+            if when == "before":
+                with pytest.raises(FileNotFoundError):
+                    move(arrived, path)
+        finally:
+            moved.set()
+
+    monkeypatch.setattr(_uploads, "_move", held)
+
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime(journal=tmp_path / "jobs.db", observers=[uploads]) as rt:
+            uploading = asyncio.ensure_future(uploads.submit(rt, size, upload(b"123")))
+            await until(reached.is_set)
+            uploading.cancel()
+            await asyncio.wait([uploading])
+            assert uploading.cancelled()
+            go_on.set()
+            await until(moved.is_set)
+            assert files(tmp_path / "up") == []
 
     run(main)
 
