@@ -24,6 +24,7 @@ class BackgroundJobs(BackgroundTasks):
     """
 
     def __init__(self, runtime: Runtime, tasks: Sequence[BackgroundTask] | None = None) -> None:
+        super().__init__()  # `tasks` are those that were added
         self.jobs: list[Job[Any]] = []  # those that were started or submitted
         self._runtime = runtime
         self._reserved: list[Reservation[Any]] = []
@@ -46,6 +47,7 @@ class BackgroundJobs(BackgroundTasks):
         else:
             reserved = reserve()
         self._reserved.append(reserved)
+        self.tasks.append(BackgroundTask(func, *args, **kwargs))
 
     async def submit(self, task: Callable[P, Any], /, *args: P.args, **kwargs: P.kwargs) -> Job[Any]:
         """Submit a job now, as `Runtime.submit`; a durable one is on disk when this returns."""

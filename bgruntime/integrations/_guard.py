@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Literal
-from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -63,7 +62,8 @@ def check_origin(request: Request) -> None:
     if site is not None:
         same = site == "same-origin"
     else:
-        same = origin is None or urlsplit(origin).netloc == headers.get("host")
+        host = headers.get("host", "").lower()
+        same = origin is None or origin.partition("://")[2].lower() == host
     if not same:
         raise HTTPException(403, "what changes something comes from the same origin")
 

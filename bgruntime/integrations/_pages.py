@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -104,8 +104,7 @@ async def _first(one: Any, other: Any, seconds: float) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)  # a cancellation of ours comes after theirs
 
 
 def page_of(items: list[Any], total: int, offset: int, limit: int) -> dict[str, Any]:

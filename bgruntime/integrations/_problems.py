@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -32,7 +33,16 @@ STATUS: dict[type[BgRuntimeError], int] = {
 }
 
 
-class ProblemResponse(JSONResponse):
+class SafeJSON(JSONResponse):
+    """JSON of whatever text there is: half a surrogate pair, which UTF-8 has no bytes for, is escaped."""
+
+    def render(self, content: Any) -> bytes:
+        """The bytes of *content*."""
+        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode("utf-8", "backslashreplace")
+
+
+class ProblemResponse(SafeJSON):
     """A problem as the body of a response."""
 
     media_type = "application/problem+json"
@@ -69,4 +79,4 @@ def _handle(request: Request, error: Exception) -> Response:
 exception_handlers: dict[Any, ExceptionHandler] = dict.fromkeys(STATUS, _handle)
 
 
-__all__ = ["ProblemResponse", "exception_handlers", "problem", "problem_of"]
+__all__ = ["ProblemResponse", "SafeJSON", "exception_handlers", "problem", "problem_of"]

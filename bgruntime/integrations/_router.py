@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Header, Path, Query
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 
 from bgruntime import BgRuntimeError, Job, PayloadError
 from bgruntime.journal import Failure
@@ -27,7 +29,7 @@ from ._pages import (
     page_of,
     wait_for,
 )
-from ._problems import ProblemResponse, problem, problem_of
+from ._problems import ProblemResponse, SafeJSON, problem, problem_of
 from ._starlette import Serving, serving_of
 
 BODY_LIMIT = 64 * 1024  # bytes
@@ -38,6 +40,23 @@ JOB_ROUTE = "bgruntime:job"
 
 PROBLEM = shown.Problem.model_json_schema()
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class IdConvertor(Convertor[str]):
+    """The id of a job in a path: any text, slashes included, but not none."""
+
+    regex = "(?s:.+)"
+
+    def convert(self, value: str) -> str:
+        """The id as it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The same: `job_location` has quoted it."""
+        return value
+
+
+register_url_convertor("bgruntime_id", IdConvertor())
 
 
 class StatusRoute(APIRoute):
@@ -175,13 +194,23 @@ def status_router(
     router = APIRouter(prefix=prefix, route_class=StatusRoute, tags=["bgruntime"])
     _add_probes(router)
     _add_numbers(router)
-    _add_job(router)
     if auth is not None:
         guard = Guard(auth, allow)
         _add_views(router, guard)
         _add_steering(router, guard)
         _add_failures(router, guard)
+    _add_job(router)  # the last: it takes whatever follows /jobs/, as an id may have a slash in it
     return router
+
+
+def job_location(request: Request, id: str) -> str:
+    """The path where the job of that id is shown, as clients of this server ask for it.
+
+    Without scheme and host, which a request could make up. Raises NoMatchFound: there is no router.
+    """
+    router = request.scope.get("router") or request.app
+    root: str = request.scope.get("app_root_path", request.scope.get("root_path", ""))
+    return root.rstrip("/") + str(router.url_path_for(JOB_ROUTE, id=quote(id, safe="", errors="replace")))
 
 
 def _add_probes(router: APIRouter) -> None:
@@ -191,19 +220,19 @@ def _add_probes(router: APIRouter) -> None:
     async def livez(serving: ServingDep) -> Response:
         """Whether to leave this process alone: 503 means restart it."""
         live = serving.runtime.health().live
-        return JSONResponse({"status": "pass" if live else "fail"}, 200 if live else 503)
+        return SafeJSON({"status": "pass" if live else "fail"}, 200 if live else 503)
 
     @router.get("/readyz", response_model=shown.HealthShown, responses=down)
     async def readyz(serving: ServingDep) -> Response:
         """Whether to send requests here: 503 from the first signal to stop."""
         ready = serving.ready
-        return JSONResponse(shown.health_shown(serving.runtime.health(), ready=ready), 200 if ready else 503)
+        return SafeJSON(shown.health_shown(serving.runtime.health(), ready=ready), 200 if ready else 503)
 
     @router.get("/health", response_model=shown.HealthShown, responses=down)
     async def health(serving: ServingDep) -> Response:
         """Whether the runtime is well, and which of its checks are not: 503 where one fails."""
         health = serving.runtime.health()
-        return JSONResponse(
+        return SafeJSON(
             shown.health_shown(health, ready=serving.ready), 503 if health.status == "fail" else 200
         )
 
@@ -212,7 +241,7 @@ def _add_numbers(router: APIRouter) -> None:
     @router.get("/metrics/tasks", response_model=shown.RuntimeNumbers)
     async def metrics_tasks(serving: ServingDep) -> Response:
         """The numbers of this process, of each queue and of each task."""
-        return JSONResponse(shown.numbers_of(serving.runtime.stats()))
+        return SafeJSON(shown.numbers_of(serving.runtime.stats()))
 
     @router.get(
         "/metrics",
@@ -221,12 +250,13 @@ def _add_numbers(router: APIRouter) -> None:
     )
     async def metrics(serving: ServingDep) -> Response:
         """The numbers of this process for Prometheus."""
-        return Response(exposition(serving.runtime.stats()), media_type=CONTENT_TYPE)
+        page = exposition(serving.runtime.stats()).encode("utf-8", "replace")
+        return Response(page, media_type=CONTENT_TYPE)
 
 
 def _add_job(router: APIRouter) -> None:
     @router.get(
-        "/jobs/{id}",
+        "/jobs/{id:bgruntime_id}",
         name=JOB_ROUTE,
         summary="Job",
         response_model=shown.JobShown,
@@ -242,7 +272,7 @@ def _add_job(router: APIRouter) -> None:
     ) -> Response:
         """Where a job stands. A durable one is found whichever process has it."""
         found = await wait_for(serving, id, wait)
-        return JSONResponse(shown.job_shown(found) if isinstance(found, Job) else shown.failure_shown(found))
+        return SafeJSON(shown.job_shown(found) if isinstance(found, Job) else shown.failure_shown(found))
 
 
 def _asking(guard: Guard, action: Action) -> Any:
@@ -272,7 +302,7 @@ def _add_views(router: APIRouter, guard: Guard) -> None:
     )
     async def health_details(serving: ServingDep) -> Response:
         """The state of health with its reasons."""
-        return JSONResponse(shown.health_details(serving.runtime.health(), ready=serving.ready))
+        return SafeJSON(shown.health_details(serving.runtime.health(), ready=serving.ready))
 
     @router.get(
         "/jobs", response_model=shown.JobPage, dependencies=[viewing], responses=_problems(401, 403, 422)
@@ -287,9 +317,9 @@ def _add_views(router: APIRouter, guard: Guard) -> None:
         """The jobs of this process: live ones, and the last that ended."""
         found = serving.runtime.jobs(state=state, task=task)
         items = [shown.job_details(job, arguments=False) for job in found[offset : offset + limit]]
-        return JSONResponse(page_of(items, len(found), offset, limit))
+        return SafeJSON(page_of(items, len(found), offset, limit))
 
-    @router.get("/jobs/{id}/details", response_model=shown.JobDetails, responses=refused)
+    @router.get("/jobs/{id:bgruntime_id}/details", response_model=shown.JobDetails, responses=refused)
     async def job_details(
         id: Id, request: Request, serving: ServingDep, principal: object = viewing
     ) -> Response:
@@ -297,18 +327,18 @@ def _add_views(router: APIRouter, guard: Guard) -> None:
         found = await find(serving, id)
         arguments = await guard.may(principal, "view_arguments", request)
         if isinstance(found, Failure):
-            return JSONResponse(shown.failure_details(found, arguments=arguments))
+            return SafeJSON(shown.failure_details(found, arguments=arguments))
         kept = None
         if found.done() and serving.runtime.journal is not None:
             kept = await serving.runtime.journal.get(id)
         if kept is not None:
-            return JSONResponse(shown.failure_details(kept, arguments=arguments))
-        return JSONResponse(shown.job_details(found, arguments=arguments))
+            return SafeJSON(shown.failure_details(kept, arguments=arguments))
+        return SafeJSON(shown.job_details(found, arguments=arguments))
 
 
 def _add_steering(router: APIRouter, guard: Guard) -> None:
     @router.post(
-        "/jobs/{id}/cancel",
+        "/jobs/{id:bgruntime_id}/cancel",
         response_model=Cancelled,
         dependencies=[_asking(guard, "cancel")],
         responses=_problems(*WRITES),
@@ -318,7 +348,7 @@ def _add_steering(router: APIRouter, guard: Guard) -> None:
         job = serving.runtime.job(id)
         if job is None:
             raise HTTPException(404, "no such job in this process")
-        return JSONResponse({"cancelled": job.cancel("cancelled by an operator")})
+        return SafeJSON({"cancelled": job.cancel("cancelled by an operator")})
 
     def steer(path: str, action: Literal["pause", "resume"], about: str, *, one: bool) -> None:
         def apply(serving: Serving, queue: str | None) -> Response:
@@ -326,7 +356,7 @@ def _add_steering(router: APIRouter, guard: Guard) -> None:
                 getattr(serving.runtime, action)(queue)
             except ValueError:
                 raise HTTPException(404, "there is no such queue") from None
-            return JSONResponse({"queue": queue, "paused": action == "pause"})
+            return SafeJSON({"queue": queue, "paused": action == "pause"})
 
         async def of_one(
             queue: Annotated[str, Path(min_length=1, max_length=200)], serving: ServingDep
@@ -377,7 +407,7 @@ def _add_failures(router: APIRouter, guard: Guard) -> None:
         found = await journal.failures(task=task, error=error, since=since, state=state, limit=offset + limit)
         total = await journal.count(task=task, error=error, since=since, state=state)
         items = [shown.failure_details(one, arguments=arguments) for one in found[offset:]]
-        return JSONResponse(page_of(items, total, offset, limit))
+        return SafeJSON(page_of(items, total, offset, limit))
 
     @router.get(
         "/failures/groups",
@@ -390,7 +420,7 @@ def _add_failures(router: APIRouter, guard: Guard) -> None:
     ) -> Response:
         """Open failures by cause, the most frequent first."""
         found = await journal_of(serving).groups(task=task, since=since, limit=limit)
-        return JSONResponse(
+        return SafeJSON(
             [
                 {
                     "task": one.task,
@@ -425,10 +455,10 @@ def _add_redrive(router: APIRouter, guard: Guard) -> None:
         done = await journal.redrive(
             task=which.task, error=which.error, since=which.since, dry_run=which.dry_run
         )
-        return JSONResponse({"count": len(done)}, 202)
+        return SafeJSON({"count": len(done)}, 202)
 
     @router.post(
-        "/failures/{id}/redrive",
+        "/failures/{id:bgruntime_id}/redrive",
         status_code=202,
         response_model=Redriven,
         dependencies=[redriving],
@@ -443,7 +473,7 @@ def _add_redrive(router: APIRouter, guard: Guard) -> None:
         except LookupError:
             raise HTTPException(404, "no open failure of that id that can be redriven here and now") from None
         new = job if isinstance(job, str) else job.id
-        return JSONResponse({"job_id": new}, 202, {"Location": str(request.url_for(JOB_ROUTE, id=new))})
+        return SafeJSON({"job_id": new}, 202, {"Location": job_location(request, new)})
 
 
 def _add_removal(router: APIRouter, guard: Guard) -> None:
@@ -464,7 +494,7 @@ def _add_removal(router: APIRouter, guard: Guard) -> None:
         count = await journal.discard(
             task=which.task, error=which.error, since=which.since, dry_run=which.dry_run
         )
-        return JSONResponse({"count": count})
+        return SafeJSON({"count": count})
 
     @router.post(
         "/failures/purge",
@@ -477,10 +507,10 @@ def _add_removal(router: APIRouter, guard: Guard) -> None:
         count = await journal_of(serving).purge(
             older_than=old.older_than, state=old.state, dry_run=old.dry_run
         )
-        return JSONResponse({"count": count})
+        return SafeJSON({"count": count})
 
     @router.post(
-        "/failures/{id}/discard",
+        "/failures/{id:bgruntime_id}/discard",
         response_model=Count,
         dependencies=[discarding],
         responses=_problems(*WRITES),
@@ -490,7 +520,7 @@ def _add_removal(router: APIRouter, guard: Guard) -> None:
         count = await journal_of(serving).discard(id)
         if not count:
             raise HTTPException(404, "no open failure of that id")
-        return JSONResponse({"count": count})
+        return SafeJSON({"count": count})
 
 
 async def _few(counting: Awaitable[int]) -> None:
@@ -501,4 +531,4 @@ async def _few(counting: Awaitable[int]) -> None:
         )
 
 
-__all__ = ["JOB_ROUTE", "status_router"]
+__all__ = ["job_location", "status_router"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import replace
@@ -20,6 +21,8 @@ from ._streams import Streams
 
 DRAIN = 20.0  # seconds, for a runtime that would wait without limit
 WAIT_LIMIT = 5.0  # seconds that a request may wait for room in a queue
+
+log = logging.getLogger("bgruntime.integrations")
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]  # of None, or of the state of requests
 
@@ -138,8 +141,12 @@ def installed(app: Any, serving: Serving) -> Iterator[None]:
 def _add_exception_handlers(stack: Any) -> None:
     """Add ours for what the application does not handle itself."""
     while stack is not None and not isinstance(stack, ExceptionMiddleware):
-        stack = getattr(stack, "app", None)
+        stack = getattr(stack, "app", None) or getattr(stack, "_app", None)
     if stack is None:
+        log.warning(
+            "no ExceptionMiddleware was found behind the application's middleware, which keeps the next "
+            "application neither as app nor as _app: a full queue is answered with 500 instead of 503"
+        )
         return
     theirs = set(stack._exception_handlers)
     for kind, handler in exception_handlers.items():

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from bgruntime.extend import ports
 
 DISCONNECT: Message = {"type": "http.disconnect"}
+STREAM = "bgruntime.stream"  # its key in the scope
 EVENTS = b"text/event-stream"
 STREAM_GRACE = 5.0  # seconds that a stream which may have an end is given to reach it
 CUT_AFTER = 1.0  # seconds that an ended stream has to notice
@@ -35,7 +36,8 @@ class Streams:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["bgruntime"] = self.serving
         if scope["type"] == "http":
-            await Stream(self, receive, send).run(scope)
+            stream = scope[STREAM] = Stream(self, receive, send)
+            await stream.run(scope)
         else:
             await self.app(scope, receive, send)
 
@@ -85,6 +87,11 @@ class Stream:
         self._task: asyncio.Task[Any] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the whole response was sent."""
+        return self._finished
+
     async def run(self, scope: Scope) -> None:
         """Have the application answer; when its stream was ended, see to the end of the response."""
         self._task = asyncio.current_task()
@@ -97,9 +104,7 @@ class Stream:
             if not self._is_ended():
                 raise
         finally:
-            self._streams.open.pop(self, None)
-            if self._timer is not None:
-                self._timer.cancel()
+            self._close()
         if self._is_ended() and self.is_events and not self._finished:
             with suppress(OSError):
                 await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -117,8 +122,14 @@ class Stream:
             ended.set_result(None)
         self._timer = loop.call_later(CUT_AFTER, self._cut_off)
 
+    def _close(self) -> None:
+        """Whatever the application does from here on, no stream waits for its end."""
+        self._streams.open.pop(self, None)
+        if self._timer is not None:
+            self._timer.cancel()
+
     def _cut_off(self) -> None:
-        if self._task is not None:
+        if self._task is not None and not self._finished:
             self._cut = True
             self._task.cancel()
 
@@ -149,11 +160,16 @@ class Stream:
         if message["type"] == "http.response.start":
             self._look_at(message.get("headers", ()))
         elif message["type"] == "http.response.body":
-            self._finished = not message.get("more_body", False)
+            last = not message.get("more_body", False)
             if self._is_ended():
                 raise OSError("the application is shutting down: this stream was ended")
-            if not self._finished and not self._known_length and self not in self._streams.open:
+            if not last and not self._known_length and self not in self._streams.open:
                 self._streams.opened(self)
+            await self._send(message)
+            if last:
+                self._finished = True
+                self._close()
+            return
         await self._send(message)
 
     def _look_at(self, headers: Iterable[tuple[bytes, bytes]]) -> None:
@@ -162,8 +178,14 @@ class Stream:
         self.is_events = found.get(b"content-type", b"").startswith(EVENTS)
 
 
+def was_answered(scope: Scope) -> bool:
+    """Whether the whole response to this request was sent."""
+    stream = scope.get(STREAM)
+    return isinstance(stream, Stream) and stream.is_finished
+
+
 async def _awaited(receive: Receive) -> Message:
     return await receive()
 
 
-__all__ = ["Streams"]
+__all__ = ["Streams", "was_answered"]

@@ -30,11 +30,13 @@ P = ParamSpec("P")
 
 LIMIT = 16 * 1024 * 1024  # bytes
 PIECE = 1024 * 1024  # bytes
+DIGITS = 30  # of a length that are looked at: more than any limit has
 LOOK_AFTER = 0.2  # seconds from the end of a job to a look whether its file may go
 SWEEP_EVERY = 60.0  # seconds
 STRAY_AFTER = 600.0  # seconds without a change, until a file that no job knows is removed
 NAME = re.compile(r"upload-[0-9a-f]{32}")
 OURS = "process-"  # folders of one process each, locked while it lives
+CLAIM = ".claim"  # beside the name of a file in the common folder whose job is being submitted
 
 
 class Uploads:
@@ -67,7 +69,6 @@ class Uploads:
 
     def _forget(self) -> None:
         self._ports = ports.current()
-        self._arriving: set[str] = set()
         self._owned: dict[str, Path] = {}  # by the id of a job that is not durable
         self._over: set[str] = set()  # names, of durable jobs that ended
         self._wake = asyncio.Event()
@@ -144,26 +145,30 @@ class Uploads:
             raise RuntimeError("these uploads belong to no running runtime: Runtime(observers=[uploads])")
         durable = _is_durable(task)
         name = f"upload-{self._ports.token(16).hex()}"
-        path = (self.folder if durable else self._here) / name
+        arriving, claim = self._here / name, self._here / f"{name}{CLAIM}"
+        path = self.folder / name if durable else arriving
         wanted: Any = _with_id(task, name) if durable else task
-        self._arriving.add(name)
         try:
-            await self._receive(file, path, safe=durable)
+            await self._receive(file, arriving)
+            if durable:
+                claim.touch(0o600)  # before other processes see a file whose job no journal knows yet
+                await run_in_threadpool(_move, arriving, path)
             job: Job[Any] = await rt.submit(wanted, path, *args, **kwargs)
         except AcceptUnknown:
             raise
         except BaseException:
+            arriving.unlink(missing_ok=True)  # first: a move that is still going on fails then
             path.unlink(missing_ok=True)
             raise
         finally:
-            self._arriving.discard(name)
+            claim.unlink(missing_ok=True)
         if not durable:
             self._owned[job.id] = path
             if job.done():
                 self._remove_owned(job.id)
         return job
 
-    async def _receive(self, file: UploadFile | AsyncIterable[bytes], path: Path, *, safe: bool) -> None:
+    async def _receive(self, file: UploadFile | AsyncIterable[bytes], path: Path) -> None:
         with open_private(path) as target:
             if isinstance(file, UploadFile):
                 try:
@@ -173,8 +178,6 @@ class Uploads:
             else:
                 async for piece in file:
                     await run_in_threadpool(self._write, target, piece)
-            if safe:
-                await run_in_threadpool(_sync, target, self.folder)
 
     def _copy(self, source: BinaryIO, target: BinaryIO) -> None:
         source.seek(0)
@@ -225,8 +228,7 @@ class Uploads:
         self._next_sweep = self._ports.monotonic() + SWEEP_EVERY
         now = self._ports.time()
         for name, changed in await run_in_threadpool(_files_in, self.folder):
-            if name not in self._arriving:
-                await self._remove_if_over(name, ended=now - changed > STRAY_AFTER)
+            await self._remove_if_over(name, ended=now - changed > STRAY_AFTER)
 
     async def _remove_if_over(self, name: str, *, ended: bool) -> None:
         """Remove the file when the journal says that its job is over, with *ended* also when it knows none.
@@ -248,13 +250,13 @@ class BodyLimit:
     """
 
     def __init__(self, app: ASGIApp, limit: int) -> None:
-        self._app = app
+        self.app = app
         self._limit = limit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass on what is received and count it."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         received, over, began = 0, _announced(scope) > self._limit, False
 
@@ -275,7 +277,7 @@ class BodyLimit:
 
         if not over:
             try:
-                await self._app(scope, counted, noted)
+                await self.app(scope, counted, noted)
             except HTTPException:
                 if began or not over:
                     raise
@@ -286,8 +288,8 @@ class BodyLimit:
 
 def _announced(scope: Scope) -> int:
     """The length of the body as its header says; 0 where it does not."""
-    given = dict(scope["headers"]).get(b"content-length", b"0")
-    return int(given) if given.isdigit() else 0
+    given = dict(scope["headers"]).get(b"content-length", b"0").lstrip(b"0")
+    return int(given[:DIGITS]) if given.isdigit() else 0
 
 
 def safe_name(filename: str | None) -> str:
@@ -319,25 +321,42 @@ def _with_id(task: Any, id: str) -> Any:
     return task.with_options(id=id)
 
 
-def _sync(file: BinaryIO, folder: Path) -> None:
-    """Have *file* and its name in *folder* survive a loss of power."""
-    file.flush()
-    os.fsync(file.fileno())
-    directory = os.open(folder, os.O_RDONLY)
+def _move(arrived: Path, path: Path) -> None:
+    """Move a file so that it and its new name survive a loss of power."""
+    _sync(arrived)
+    arrived.rename(path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 def _files_in(folder: Path) -> list[tuple[str, float]]:
-    """The files of durable jobs, and when each was changed last."""
+    """The files of durable jobs that have been submitted, and when each was changed last."""
+    found: list[tuple[str, float]] = []
     with os.scandir(folder) as entries:
-        return [
-            (one.name, one.stat(follow_symlinks=False).st_mtime)
-            for one in entries
-            if NAME.fullmatch(one.name)
-        ]
+        for one in entries:
+            if NAME.fullmatch(one.name):
+                with suppress(FileNotFoundError):  # somebody else has removed it meanwhile
+                    found.append((one.name, one.stat(follow_symlinks=False).st_mtime))
+    claimed = _claimed_in(
+        folder
+    )  # looked up last: a claim is there before its file, and goes once it is known
+    return [(name, changed) for name, changed in found if name not in claimed]
+
+
+def _claimed_in(folder: Path) -> set[str]:
+    """The files whose jobs are being submitted, by any process."""
+    claimed: set[str] = set()
+    for process in folder.glob(f"{OURS}*"):
+        with suppress(FileNotFoundError):  # it has ended
+            claimed.update(one.stem for one in process.iterdir() if one.suffix == CLAIM)
+    return claimed
 
 
 def _locked(folder: Path) -> int:

@@ -23,9 +23,10 @@ from starlette.routing import NoMatchFound
 from bgruntime import Job, Runtime
 
 from . import _background
-from ._problems import exception_handlers, problem, problem_of
-from ._router import JOB_ROUTE, status_router
+from ._problems import SafeJSON, exception_handlers, problem, problem_of
+from ._router import job_location, status_router
 from ._starlette import Lifespan, Serving, runtime_lifespan, runtime_of, serving_of
+from ._streams import was_answered
 from ._uploads import BodyLimit, Uploads, safe_name
 
 
@@ -40,8 +41,11 @@ async def _background_jobs(
     background.add_task(jobs)
     try:
         yield jobs
-    except BaseException:
-        jobs.release()
+    except BaseException:  # of the endpoint, or of what a response does after it was sent
+        if was_answered(connection.scope):
+            await jobs()
+        else:
+            jobs.release()
         raise
     # A response with background tasks of its own has taken the place of FastAPI's, and ours with them.
     await jobs()
@@ -54,12 +58,12 @@ BackgroundJobs = Annotated[_background.BackgroundJobs, Depends(_background_jobs)
 def accepted(request: Request, job: Job[Any], **more: Any) -> JSONResponse:
     """The answer to a request that became *job*: 202, its id, and where to ask for it as `Location`.
 
-    The location is that of `status_router`; without one there is none. *more* joins the body.
+    The location is the path of `status_router`; without one there is none. *more* joins the body.
     """
     headers: dict[str, str] = {}
     with suppress(NoMatchFound):
-        headers["Location"] = str(request.url_for(JOB_ROUTE, id=job.id))
-    return JSONResponse({"job_id": job.id, **more}, 202, headers)
+        headers["Location"] = job_location(request, job.id)
+    return SafeJSON({"job_id": job.id, **more}, 202, headers)
 
 
 __all__ = [

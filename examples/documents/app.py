@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Set
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -99,12 +99,15 @@ async def signed_in(user: Annotated[str | None, Depends(user_of)]) -> str:
 User = Annotated[str, Depends(signed_in)]
 
 
-def create(folder: Path, users: Mapping[str, str], **options: Any) -> FastAPI:
+def create(
+    folder: Path, users: Mapping[str, str], *, operators: Set[str] = frozenset({"you"}), **options: Any
+) -> FastAPI:
     """The application, with its files in *folder*.
 
     Args:
         folder: made if it is not there.
         users: who they are, by the token each sends as ``Authorization: Bearer …``.
+        operators: those of them who see and steer the jobs of everybody.
         options: of the runtime.
     """
     folder.mkdir(0o700, parents=True, exist_ok=True)
@@ -123,9 +126,13 @@ def create(folder: Path, users: Mapping[str, str], **options: Any) -> FastAPI:
         with Index(folder / "index.db") as library.index:
             yield
 
+    async def is_operator(user: object, action: str, request: Request) -> bool:
+        return user in operators
+
     app = FastAPI(title="Documents", lifespan=runtime_lifespan(runtime, opened))
     app.add_middleware(BodyLimit, limit=FILE_LIMIT + MIB)
-    app.include_router(status_router(prefix="", auth=user_of))  # /metrics/tasks, /health, /jobs, /failures
+    # /metrics/tasks and /health are for everybody, /jobs, /failures and /pause for operators
+    app.include_router(status_router(prefix="", auth=user_of, allow=is_operator))
 
     app.state.users = dict(users)
 

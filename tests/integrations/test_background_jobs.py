@@ -432,6 +432,56 @@ def test_a_response_with_background_tasks_of_its_own_loses_no_job(run):
     run(main)
 
 
+@pytest.mark.parametrize("sent", [True, False])
+def test_when_a_response_fails_its_jobs_run_if_it_was_sent_and_give_their_room_back_if_not(run, sent):
+    async def main():
+        done = []
+        rt = Runtime(concurrency=1, queue_size=1)
+        app = FastAPI(lifespan=ours.runtime_lifespan(rt))
+
+        def boom():
+            raise ValueError("boom")
+
+        async def broken():
+            yield b"a part"
+            boom()
+
+        @app.get("/")
+        async def endpoint(jobs: ours.BackgroundJobs):
+            jobs.add_task(done.append, "ours")
+            if sent:
+                return PlainTextResponse("sent", background=BackgroundTask(boom))
+            return StreamingResponse(broken())
+
+        async with serve(app) as client:
+            for _ in range(3):
+                answer = Answer()
+                with pytest.raises(ValueError, match="boom"):
+                    await client.request("GET", "/", answer=answer)
+                assert answer.complete is sent
+                await rt.drain()
+        assert done == ["ours"] * (3 if sent else 0)
+
+    run(main)
+
+
+def test_what_was_added_is_listed_as_starlette_does(run):
+    async def main():
+        async with Runtime() as rt:
+            done = []
+            jobs = BackgroundJobs(rt, [BackgroundTask(done.append, 1)])
+            jobs.add_task(done.append, 2)
+            assert [(task.func, task.args) for task in jobs.tasks] == [
+                (done.append, (1,)),
+                (done.append, (2,)),
+            ]
+            await jobs()
+            await rt.drain()
+            assert sorted(done) == [1, 2]
+
+    run(main)
+
+
 def test_jobs_see_the_context_of_their_request(run):
     async def main():
         seen = []

@@ -11,12 +11,13 @@ from contextlib import asynccontextmanager
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.background import BackgroundTask
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from bgruntime import JobInterrupted, PayloadError, QueueFull, Runtime, RuntimeClosed, Shutdown, task
 from bgruntime.integrations import _signals, _streams
-from bgruntime.integrations.fastapi import RuntimeDep, runtime_lifespan
+from bgruntime.integrations.fastapi import BodyLimit, RuntimeDep, runtime_lifespan
 from bgruntime.integrations.starlette import runtime_of, serving_of
 from tests.door.turns import Gate, hold, turns, until
 from tests.integrations.asgi import Answer, serve
@@ -214,6 +215,41 @@ def test_a_refused_submission_is_a_problem_with_its_status(run, error, status, r
                 "detail": str(error),
             }
             assert ("retry-after" in answer.headers) is retry
+
+    run(main)
+
+
+class Plain:
+    """Middleware that keeps the next application under the name it is given."""
+
+    def __init__(self, app, name):
+        setattr(self, name, app)
+        self.name = name
+
+    async def __call__(self, scope, receive, send):
+        await getattr(self, self.name)(scope, receive, send)
+
+
+@pytest.mark.parametrize("kind", ["BodyLimit", "app", "_app", "unknown"])
+def test_a_refused_submission_is_a_problem_behind_middleware_too(run, kind, caplog):
+    async def endpoint(request):
+        raise QueueFull("default", 10)
+
+    async def main():
+        app = Starlette(routes=[Route("/", endpoint)], lifespan=runtime_lifespan(Runtime()))
+        if kind == "BodyLimit":
+            app.add_middleware(BodyLimit, limit=100)
+        else:
+            app.add_middleware(Plain, name=kind)
+        async with serve(app) as client:
+            if kind == "unknown":
+                with pytest.raises(QueueFull):
+                    await client.get("/")
+                assert "no ExceptionMiddleware was found" in caplog.text
+                return
+            answer = await client.get("/")
+            assert (answer.status, answer.headers["content-type"]) == (503, "application/problem+json")
+            assert "no ExceptionMiddleware" not in caplog.text
 
     run(main)
 
@@ -539,6 +575,37 @@ def test_a_stream_that_ends_by_itself_is_forgotten(run):
         async with serve(app) as client:
             assert (await client.get("/")).body == b"12"
             assert not app.middleware_stack.open
+
+    run(main)
+
+
+@pytest.mark.parametrize("kind", ["text/event-stream", "text/csv"])
+def test_what_follows_a_stream_that_was_sent_whole_is_left_alone(run, quiet_signals, monkeypatch, kind):
+    monkeypatch.setattr(_streams, "STREAM_GRACE", 0.01)
+    monkeypatch.setattr(_streams, "CUT_AFTER", 0.01)
+
+    async def main():
+        done = []
+
+        async def after():
+            await asyncio.sleep(0.1)
+            done.append("after")
+
+        async def endpoint(request):
+            async def body():
+                yield b"1"
+
+            return StreamingResponse(body(), media_type=kind, background=BackgroundTask(after))
+
+        routes = [Route("/", endpoint)]
+        async with serve(Starlette(routes=routes, lifespan=runtime_lifespan(Runtime()))) as client:
+            early = Answer()
+            asking = asyncio.ensure_future(client.request("GET", "/", answer=early))
+            await early.sent.wait()
+            signal.raise_signal(signal.SIGTERM)
+            await asking
+            assert early.complete
+            assert done == ["after"]
 
     run(main)
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import string
+from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI, Request
 from pydantic import SecretStr
 
-from bgruntime import Queue, Runtime, task
+from bgruntime import Queue, Runtime, current_job, task
 from bgruntime.integrations import _pages, _router
 from bgruntime.integrations.fastapi import RuntimeDep, accepted, runtime_lifespan, status_router
 from tests.door.turns import Gate, hold, turns, until
@@ -153,10 +155,36 @@ def test_a_submitted_job_is_a_202_with_its_location_where_it_can_be_awaited(run)
             assert answer.status == 202
             location = answer.headers["location"]
             id = answer.json()["job_id"]
-            assert location == f"http://app.example/bgruntime/jobs/{id}"
+            assert location == f"/bgruntime/jobs/{id}"
             shown = (await client.get(f"/bgruntime/jobs/{id}?wait=10")).json()
             assert (shown["id"], shown["state"], shown["attempt"]) == (id, "completed", 1)
             assert shown["created_at"] <= shown["started_at"] <= shown["ended_at"]
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    "id", ["a/b", "//evil.example", "a/../b", "50% off?#x", "back\\slash", "ü\n", "\udcff"]
+)
+def test_a_job_is_found_at_its_location_whatever_its_id_and_whoever_asks(run, id):
+    async def main():
+        app = application(Runtime(), auth=by_header)
+        app.root_path = "/proxied"
+
+        @app.post("/named", status_code=202)
+        async def named(rt: RuntimeDep, request: Request):
+            return accepted(request, await rt.submit(double.with_options(id=id), 1))
+
+        async with serve(app) as client:
+            answer = await client.post("/named", headers={"host": "evil.example/?"})
+            assert (answer.status, answer.json()["job_id"]) == (202, id)
+            location = answer.headers["location"]
+            assert location.startswith("/proxied/bgruntime/jobs/")
+            assert set(location) <= set(string.ascii_letters + string.digits + "/%._-~")
+            if id == "\udcff":  # no address can say that
+                return
+            assert (await client.get(f"{location}?wait=10")).json()["id"] == id
+            assert (await client.get(f"{location}/details", headers=ADA)).json()["id"] == id
 
     run(main)
 
@@ -233,6 +261,29 @@ def test_a_wait_ends_when_the_server_is_told_to_stop(run):
                 gate.open()
         finally:
             signal.signal(signal.SIGTERM, before)
+
+    run(main)
+
+
+def test_a_wait_that_is_cancelled_while_it_ends_is_cancelled_and_leaves_nothing(run):
+    async def main():
+        told = asyncio.Event()
+
+        async def slow_to_end():
+            try:
+                await asyncio.Event().wait()
+            finally:
+                told.set()
+                with suppress(asyncio.CancelledError):
+                    await turns(3)
+                await turns(3)
+
+        waiting = asyncio.ensure_future(_pages._first(slow_to_end(), asyncio.Event().wait(), 0.01))
+        await told.wait()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        assert waiting.cancelled()
+        assert len(asyncio.all_tasks()) == 1
 
     run(main)
 
@@ -356,6 +407,7 @@ def test_nobody_and_those_who_may_not_are_turned_away(run, path):
         {"X-Bgruntime": "1", "Sec-Fetch-Site": "none"},
         {"X-Bgruntime": "1", "Origin": "https://elsewhere.example"},
         {"X-Bgruntime": "1", "Origin": "null"},
+        {"X-Bgruntime": "1", "Origin": "http://["},
         {"X-Bgruntime": "1", "Origin": "https://app.example.elsewhere.example"},
         {"X-Bgruntime": "1", "Sec-Fetch-Site": "cross-site", "Origin": "http://app.example"},
     ],
@@ -372,7 +424,15 @@ def test_what_changes_something_comes_from_the_same_origin_with_a_header_no_form
     run(main)
 
 
-@pytest.mark.parametrize("headers", [{}, {"Origin": "http://app.example"}, {"Sec-Fetch-Site": "same-origin"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Origin": "http://app.example"},
+        {"Origin": "http://App.Example"},
+        {"Sec-Fetch-Site": "same-origin"},
+    ],
+)
 def test_a_program_and_the_same_origin_may(run, headers):
     async def main():
         rt = Runtime()
@@ -405,6 +465,28 @@ def test_arguments_are_shown_to_whom_may_see_them_and_secrets_to_nobody(run):
             assert (await client.post(f"/bgruntime/jobs/{job.id}/cancel", headers=ADA)).json() == {
                 "cancelled": False
             }
+
+    run(main)
+
+
+def test_a_text_that_utf8_has_no_bytes_for_is_shown_as_it_is(run):
+    async def main():
+        @task(name="tests.status:half \udcff")
+        async def half(gate: Gate) -> None:
+            current_job().progress(0.5, "reading \udcff.txt")
+            await gate.wait()
+
+        rt, gate = Runtime(), Gate()
+        async with serve(guarded(rt)) as client:
+            job = await rt.submit(half.with_options(tags=("tag \udcff",)), gate)
+            await until(lambda: gate.started)
+            for path in ("/jobs", f"/jobs/{job.id}", f"/jobs/{job.id}/details", "/metrics/tasks", "/metrics"):
+                answer = await client.get(f"/bgruntime{path}", headers=ADA)
+                assert answer.status == 200
+            [shown] = (await client.get("/bgruntime/jobs", headers=ADA)).json()["items"]
+            assert shown["note"] == "reading \udcff.txt"
+            assert (shown["task"], shown["tags"]) == ("tests.status:half \udcff", ["tag \udcff"])
+            gate.open()
 
     run(main)
 

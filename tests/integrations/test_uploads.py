@@ -6,6 +6,8 @@ import asyncio
 import io
 import os
 import stat
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -270,6 +272,110 @@ def test_when_it_is_not_known_whether_the_job_was_accepted_the_file_stays(run, t
     run(main)
 
 
+@pytest.mark.parametrize("waits_for", ["its last bytes", "room"])
+def test_another_process_that_sweeps_leaves_a_file_alone_until_its_job_was_submitted(
+    run, tmp_path, waits_for
+):
+    async def main():
+        mine, other, gate = Uploads(tmp_path / "up"), Uploads(tmp_path / "up"), Gate()
+        began, go_on = asyncio.Event(), asyncio.Event()
+
+        async def pieces():
+            yield b"123"
+            began.set()
+            if waits_for == "its last bytes":
+                await go_on.wait()
+            yield b"45"
+
+        async def sweep_old_files():
+            for path in files(tmp_path / "up"):
+                os.utime(path, (0, 0))
+            await other.sweep()
+
+        journal = tmp_path / "jobs.db"
+        async with (
+            Runtime(concurrency=1, queue_size=1, journal=journal, observers=[mine]) as rt,
+            Runtime(journal=journal, observers=[other]),
+        ):
+            await rt.submit(gate.wait)
+            await until(lambda: gate.started)
+            if waits_for == "room":
+                await rt.submit(gate.wait)
+            uploading = asyncio.ensure_future(mine.submit(rt, size, pieces()))
+            await began.wait()
+            if waits_for == "room":
+                await until(lambda: list((tmp_path / "up").glob("upload-*")))
+            await sweep_old_files()
+            go_on.set()
+            gate.open()
+            job = await uploading
+            assert await job == 5
+            assert not list((tmp_path / "up").glob("*/*"))
+
+    run(main)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_durable_upload_that_is_cancelled_while_it_is_moved_leaves_nothing(
+    run, tmp_path, monkeypatch, when
+):
+    reached, go_on, moved = threading.Event(), threading.Event(), threading.Event()
+    move = _uploads._move
+
+    def held(arrived: Path, path: Path) -> None:
+        try:
+            if when == "after":
+                move(arrived, path)
+            reached.set()
+            go_on.wait(10)
+            if when == "before":
+                with pytest.raises(FileNotFoundError):
+                    move(arrived, path)
+        finally:
+            moved.set()
+
+    monkeypatch.setattr(_uploads, "_move", held)
+
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime(journal=tmp_path / "jobs.db", observers=[uploads]) as rt:
+            uploading = asyncio.ensure_future(uploads.submit(rt, size, upload(b"123")))
+            await until(reached.is_set)
+            uploading.cancel()
+            await asyncio.wait([uploading])
+            assert uploading.cancelled()
+            go_on.set()
+            await until(moved.is_set)
+            assert files(tmp_path / "up") == []
+
+    run(main)
+
+
+def test_a_file_that_somebody_else_removes_meanwhile_stops_no_sweep(run, tmp_path, monkeypatch):
+    async def main():
+        uploads = Uploads(tmp_path / "up")
+        async with Runtime(journal=tmp_path / "jobs.db", observers=[uploads]):
+            names = [f"upload-{number:032x}" for number in range(3)]
+            for name in names:
+                (tmp_path / "up" / name).touch()
+                os.utime(tmp_path / "up" / name, (0, 0))
+            scandir = os.scandir
+
+            @contextmanager
+            def removing(folder):
+                with scandir(folder) as entries:
+                    found = list(entries)
+                (tmp_path / "up" / names[1]).unlink(missing_ok=True)
+                yield found
+
+            monkeypatch.setattr(_uploads.os, "scandir", removing)
+            await uploads.sweep()
+            monkeypatch.undo()
+            assert files(tmp_path / "up") == []
+
+    run(main)
+
+
 KILLED = program("""
     import io
     from starlette.datastructures import UploadFile
@@ -379,15 +485,15 @@ def test_in_an_application_whatever_the_file_is_called_it_lands_in_the_folder_an
     run(main)
 
 
-@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("announced", [None, "0", "9" * 5000, "0" * 5000, "+5", ""])
 def test_a_body_over_the_limit_is_refused_before_it_was_received(run, tmp_path, announced):
     async def main():
         uploads = Uploads(tmp_path / "up")
         rt = Runtime(journal=tmp_path / "jobs.db", observers=[uploads])
         async with serve(application(uploads, rt)) as client:
             asked = form(b"x" * 3000)
-            if not announced:
-                asked["headers"]["content-length"] = "0"
+            if announced is not None:
+                asked["headers"]["content-length"] = announced
             answer = await client.post("/upload", **asked)
             assert (answer.status, answer.headers["content-type"]) == (413, "application/problem+json")
             assert answer.json()["detail"] == "a body here has at most 2000 bytes"
