@@ -219,6 +219,7 @@ _modes: list[Submissions] = []
 
 @contextmanager
 def _mode(noted: Any) -> Generator[Any]:
+    reservation: Any = Reservation
     with (
         mock.patch.multiple(
             Runtime,
@@ -228,7 +229,7 @@ def _mode(noted: Any) -> Generator[Any]:
             reserve=_instead(Runtime.reserve, noted._reserve),
             _submit=_instead(Runtime._submit, noted._submit_outside),  # pyright: ignore[reportPrivateUsage]
         ),
-        mock.patch.object(Reservation, "submit", _instead(Reservation.submit, noted._submit_reserved)),
+        mock.patch.object(reservation, "submit", _instead(reservation.submit, noted._submit_reserved)),
     ):
         _modes.append(noted)
         try:

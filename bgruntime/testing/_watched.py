@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from queue import Queue
-from types import FrameType, TracebackType
+from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
 
 from bgruntime import Runtime
@@ -100,13 +100,17 @@ class WatchedRuntime(Runtime):
         return [f"a thread: {thread!r}" for thread in left]
 
 
+_queue: Any = Queue
+_GET: CodeType = _queue.get.__code__
+
+
 def _is_idle(thread: threading.Thread) -> bool:
     """Whether it is a thread of a pool and waits there for something to do."""
     frame = sys._current_frames().get(thread.ident or 0)
     if frame is None or not thread.name.startswith(POOLS):
         return False
     below = _below_threading(frame)
-    if below is not None and below.f_code is Queue.get.__code__:
+    if below is not None and below.f_code is _GET:
         waits_in, below = below.f_locals.get("self"), below.f_back
         return _place(below) == ANYIO and waits_in is getattr(thread, "queue", None)
     return _place(frame) in IDLE or _place(below) == JOURNAL_EXIT

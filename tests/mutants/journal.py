@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from tests.mutants.__main__ import PATIENCE, Verdict, line, plant, report
+from tests.mutants.__main__ import PATIENCE, Verdict, line, plant, sum_of
 from tests.mutants.bug import Bug, bug
 
 BATCH, CLAIMS, JOURNAL = "journal/_batch.py", "journal/_claims.py", "journal/_journal.py"
@@ -216,8 +216,9 @@ def main() -> int:
     with ThreadPoolExecutor(options.processes) as pool:
         for verdict in pool.map(partial(hunt, options.seeds), chosen):
             verdicts.append(verdict)
-            print(line(verdict, full=False), flush=True)
-    return report(verdicts, time.perf_counter() - began)
+            print(line(verdict), flush=True)
+    print(sum_of(verdicts, time.perf_counter() - began))
+    return 0 if all(verdict.seed is not None for verdict in verdicts) else 1
 
 
 if __name__ == "__main__":
