@@ -10,7 +10,7 @@ from enum import Enum
 from functools import cached_property, lru_cache
 from itertools import islice
 from operator import attrgetter, methodcaller
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Protocol, TypeGuard, cast
 
 MASK = "[redacted]"
 DEPTH = 6
@@ -101,7 +101,9 @@ def _parts_said(value: object) -> Iterable[object]:
     """`parts_of` *value*, but for what a path or a member of an Enum keeps for itself."""
     if isinstance(value, Enum):
         return value.name, value.value
-    return (os.path.basename(value),) if isinstance(value, os.PathLike) else parts_of(value)
+    if isinstance(value, os.PathLike):
+        return (os.path.basename(cast("os.PathLike[str]", value)),)
+    return parts_of(value)
 
 
 def _texts_of(value: object) -> Iterator[str]:

@@ -136,7 +136,7 @@ class Recorder:
             "task": storable(job.task),
             "state": int(Row.RETRYABLE if budget else row),
             "final": int(row),
-            "reason": storable(job.reason or ""),
+            "reason": storable(secrets.scrub(job.reason or "")),
             "error": error,
             "message": trace.message if trace is not None else message,
             "place": trace.place if trace is not None else "",

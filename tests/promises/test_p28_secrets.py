@@ -13,7 +13,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from bgruntime import Runtime, task
+from bgruntime import Discard, Runtime, task
 from bgruntime.logs import configure
 from tests.journal.programs import ROOT, program
 from tests.journal.steps import ordinary
@@ -175,3 +175,18 @@ def test_p28_no_part_of_a_secret_is_left_where_a_text_was_cut(run, tmp_path, sec
     for way, text in told.items():
         assert HEAD not in text, way
         assert TAIL not in text, way
+
+
+def test_p28_a_secret_in_the_reason_of_a_discarded_job_is_not_written(run, tmp_path):
+    async def tells(password: str) -> None:
+        raise Discard(f"nobody enters with {password}")
+
+    async def main():
+        async with Runtime(journal=tmp_path / "jobs.db") as rt:
+            job = await rt.submit(ordinary(tells, redact=("password",)), SECRET)
+            await job.wait()
+            kept = await rt.journal.get(job.id)
+        assert kept.reason == "nobody enters with [redacted]"
+        assert not any(SECRET.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
+
+    run(main)
