@@ -50,9 +50,7 @@ both_cores=(-n auto --dist worksteal)
 kernel=(tests/promises tests/traps tests/stories tests/door)
 step "all tests, $("$newest" -V)" in_venv "$newest" test -m pytest -q "${both_cores[@]}"
 [[ $newest == "$oldest" ]] ||
-    step "kernel, journal and simulation, $("$oldest" -V)" in_venv "$oldest" test -m pytest -q "${both_cores[@]}" "${kernel[@]}" tests/journal
-[[ $newest == "$oldest" ]] ||
-    step "simulation, $("$oldest" -V)" in_venv "$oldest" test -m pytest -q "${both_cores[@]}" -m "not slow" tests/sim
+    step "kernel and journal, $("$oldest" -V)" in_venv "$oldest" test -m pytest -q "${both_cores[@]}" "${kernel[@]}" tests/journal
 step "development mode, $("$newest" -V)" in_venv "$newest" test -X dev -m pytest -q "${both_cores[@]}" -m "not slow" "${kernel[@]}"
 step "lowest versions, $("$oldest" -V)" in_venv "$oldest" lowest -m pytest -q "${both_cores[@]}" -m "not slow" "${kernel[@]}" tests/journal
 if [[ $newest == "$oldest" ]]; then
@@ -65,5 +63,5 @@ step "planted bugs" in_venv "$newest" test -m tests.mutants --known
 step "the example application" documents
 step "600 kills" in_venv "$newest" test -m tests.kills.campaign --kills 300 --processes 1 3
 [[ $newest == "$oldest" ]] ||
-    step "lowest versions, $("$newest" -V)" in_venv "$newest" lowest -m pytest -q "${both_cores[@]}" -m "not slow" "${kernel[@]}"
+    step "lowest versions, $("$newest" -V)" in_venv "$newest" lowest -m pytest -q "${both_cores[@]}" -m "not slow" tests/door tests/traps
 finish
