@@ -168,13 +168,13 @@ def check_queue_size(world: World, accepted: Call) -> None:
     ]
     waiting = len(states)
     stats = world.rt.stats()
-    free = max(0, stats.concurrency - stats.running)
+    free = max(0, stats.concurrency - stats.running - about_to_start(world, besides=queue))
     line = stats.queues[queue]
     if line.concurrency is not None:
         free = min(free, max(0, line.concurrency - line.running))
-    free = max(0, free - about_to_start(world, besides=queue))
     if accepted.asked_at_step != world.loop.steps:
-        free = world.concurrency
+        # One that waits for a time may have counted on slots that jobs for now have taken since.
+        free = world.concurrency if accepted.state == "available" else 2 * world.concurrency
     if accepted.state == "available" and states.count("available") <= free:
         return
     if waiting > world.queue_size[queue] + free:
