@@ -11,7 +11,7 @@ import pytest
 from bgruntime import Runtime, task
 from bgruntime._task import registry
 
-from .steps import Gate, turns, until
+from .steps import Gate, until
 
 
 class Heavy:
@@ -44,12 +44,15 @@ def test_p18_the_record_of_a_job_keeps_no_argument_of_a_partial_alive(run, funct
             id, name = job.id, job.task
             del heavy, call, job
             registry._tasks.pop("partial", None)
-            await turns()
-            gc.collect()
             found = rt.job(id)
             assert found.task == name
             assert found.done()
-            await until(lambda: gone() is None)  # a thread lets go of its frame a moment later
+
+            def let_go():  # a thread does so with its frame, a moment later
+                gc.collect()
+                return gone() is None
+
+            await until(let_go)
 
     run(main)
 
