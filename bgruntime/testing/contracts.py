@@ -120,7 +120,7 @@ class ObserverContract:
 
     def make(self) -> Any:
         """A new observer."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.make: returns a new observer")
 
     def test_it_has_the_methods_of_an_observer(self) -> None:
         observer = self.make()
@@ -187,7 +187,7 @@ class MiddlewareContract:
 
     def make(self) -> Any:
         """A new middleware."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.make: returns a new middleware")
 
     def test_it_gives_a_context_manager_for_an_attempt(self) -> None:
         middleware = self.make()
@@ -252,11 +252,11 @@ class ChannelContract:
 
     def make(self) -> Any:
         """A channel whose other side works."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.make: returns a channel whose other side works")
 
     def make_alert(self) -> Any:
         """An alert to send."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.make_alert: returns an alert to send")
 
     def test_it_delivers_an_alert_in_time(self) -> None:
         channel = self.make()
@@ -337,7 +337,7 @@ class JournalContract:
 
     def make(self, folder: Path) -> Any:
         """A new journal on what is in *folder*: a second one finds what the first one has kept."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.make: returns a new journal on what is in folder")
 
     @pytest.fixture(autouse=True)
     def _fresh(self) -> None:
