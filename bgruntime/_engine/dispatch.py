@@ -262,6 +262,7 @@ def pump(engine: Supervisor) -> None:
     else:
         engine.pumping = False
     if len(engine.recent) >= engine.fold_at:
+        engine.fold_at = _FOREVER  # once is enough
         engine.loop.call_soon(engine.fold, context=engine.context)  # it may take as long as all of this
     if engine.room_wanted:
         engine.offer_room()

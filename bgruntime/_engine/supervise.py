@@ -157,7 +157,7 @@ class Supervisor:
         self.entries: dict[Definition, Entry] = {}
         self.tallies: dict[str, Tally] = {}
         self.recent: list[Any] = []
-        self.fold_at = FOLD_AT
+        self.fold_at: float = FOLD_AT
         self.ring: deque[Any] = deque(maxlen=KEEP_FINISHED)  # as `recent`: tuples in the form of Record
         self.failed: deque[Any] = deque(maxlen=KEEP_FINISHED)  # those that failed, which others push not out
         self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
@@ -285,6 +285,7 @@ class Supervisor:
     def fold(self) -> None:
         """Count the attempts that ended since the last time, and hand them to whoever measures."""
         batch, self.recent = self.recent, []
+        self.fold_at = FOLD_AT
         keep = self.ring.append
         for record in batch:
             if record[3] is SUCCEEDED:  # by far the most; an enum takes 100 ns to find in a dict

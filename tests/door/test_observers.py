@@ -452,3 +452,33 @@ def test_a_job_that_is_cancelled_while_it_waits_for_a_retry_has_no_duration(run,
     run(main)
     [event] = heard
     assert (event.state, event.outcome, event.duration) == (JobState.CANCELLED, None, 0.0)
+
+
+def test_whoever_measures_is_handed_each_end_once_in_batches_that_are_worth_it(run: Any) -> None:
+    """Many attempts that end in one turn ask for the batch once."""
+
+    class Measures:
+        def __init__(self) -> None:
+            self.sizes: list[int] = []
+
+        def on_event(self, event: object) -> None:
+            """The ends come in batches."""
+
+        def on_batch(self, batch: list[Any]) -> None:
+            self.sizes.append(len(batch))
+
+    measures = Measures()
+
+    @task
+    async def suspends() -> None:
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        async with Runtime(concurrency=50, queue_size=3_000, observers=[measures]) as rt:
+            await (await rt.submit_many(suspends, [()] * 3_000))[-1]
+            await rt.drain()
+            assert rt.stats().completed == 3_000
+
+    run(main)
+    assert sum(measures.sizes) == 3_000
+    assert min(measures.sizes[:-1]) >= 500, "the last one comes when it is asked for"
