@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from ._engine.admit import admit, admit_durable, admit_nested, admit_reserved, room_for, wait_for_room
 from ._engine.supervise import Wait
 from ._model.errors import PayloadError
-from ._model.jobs import Entry, Job
+from ._model.jobs import Entry, Job, reason_of
 from ._model.outcomes import Outcome, Reason, Stop
 from ._model.states import JobState
 from ._task import close_refused, mark_accepted
 
 if TYPE_CHECKING:
+    from ._engine.dispatch import Line
     from ._engine.supervise import Supervisor
 
 R = TypeVar("R")
@@ -163,7 +164,7 @@ class _Flow:
         result = self._waiting.pop(self.yielded) if self._ordered else self._ready.popleft()
         self.yielded += 1
         self._fill()
-        if self._capacity is not None and not self._capacity.done() and self._wants_more():
+        if self._capacity is not None and not self._capacity.done() and self._wanted() > 0:
             self._capacity.set_result(None)
         return result
 
@@ -243,7 +244,7 @@ class _Flow:
                 self._fail(job._value)
             else:
                 self._keep(index, job._value)
-        if job._reason is Reason.DROPPED:
+        if job._state is JobState.CANCELLED and reason_of(job) is Reason.DROPPED:
             # Its place is for the one that it was dropped for, who has not taken it yet.
             self._engine.loop.call_soon(self._fill_and_wake)
         elif not self._filling:
@@ -307,28 +308,30 @@ class _Flow:
         else:
             self._fill()
 
-    def _wants_more(self) -> bool:
-        return (
-            not self._exhausted
-            and not self._ended
-            and len(self.in_flight) + self._lingering < self.limit
-            and self.pulled - self.yielded < 2 * self.limit
-        )
+    def _wanted(self) -> int:
+        """How many items more may be pulled now."""
+        if self._exhausted or self._ended:
+            return 0
+        limit = self.limit
+        free = limit - len(self.in_flight) - self._lingering
+        return min(free, 2 * limit - self.pulled + self.yielded)
 
     def _fill(self) -> None:
         """Pull and submit as much as may be in flight, in the context in which the fan-out was made."""
-        if self._feeder is not None or self._filling or not self._wants_more():
+        if self._feeder is not None or self._filling:
             return
         self._filling = True
         try:
-            self._context.run(self._fill_here)
+            while (wanted := self._wanted()) > 0 and self._feeder is None:
+                self._context.run(self._fill_here, wanted)
         finally:
             self._filling = False
 
-    def _fill_here(self) -> None:
-        source = self._source
-        assert isinstance(source, Iterator)
-        while self._wants_more():
+    def _fill_here(self, wanted: int) -> None:
+        source: Any = self._source
+        for _ in range(wanted):
+            if self._ended:
+                return
             try:
                 request = next(source)
             except StopIteration:
@@ -338,16 +341,19 @@ class _Flow:
                 self._exhausted = True
                 self._fail(error)
                 return
-            line = request[0].queue
-            full = line.waiting + line.later >= line.size and not line.has_room(
-                self._engine, room_for(request[0])
-            )
-            if request[0].durable or (not self._nested and (full or line.room)):
+            if request[0].durable or (not self._nested and self._must_wait(request[0])):
                 self._feeder = self._help(self._submit_waiting(request), request[1])
                 if self._feeder is not None:
                     return
                 continue
             self._submit(request, admit_nested if self._nested else admit)
+
+    def _must_wait(self, entry: Entry) -> bool:
+        """Whether a job of *entry* has to wait for room, or behind others who do."""
+        line: Line = entry.queue
+        if line.waiting < line.at_once:
+            return False
+        return bool(line.room) or not line.has_room(self._engine, room_for(entry))
 
     def _submit(self, request: Request, how: Callable[..., Job[Any]]) -> None:
         entry, origin, args, kwargs = request
@@ -414,7 +420,7 @@ class _Flow:
         """Pull from input that is itself asynchronous."""
         try:
             while not self._ended:
-                while not self._wants_more():
+                while self._wanted() <= 0:
                     if self._ended:
                         return
                     self._capacity = self._engine.loop.create_future()

@@ -28,6 +28,7 @@ from . import _run
 from ._context import context_of
 from ._engine.admit import (
     admit,
+    admit_at_once,
     admit_durable,
     admit_nested,
     admit_reserved,
@@ -56,7 +57,6 @@ from ._parts import ports
 from ._parts.spelling import did_you_mean
 from ._reserve import Reservation
 from ._task import (
-    TASKS,
     Call,
     Registry,
     Task,
@@ -178,6 +178,7 @@ class Runtime:
             if not callable(one):
                 raise ValueError(f"middleware is called with the job's context, got {one!r}")
         self._engine: Supervisor | None = None
+        self._open: dict[Any, Entry] = {}  # what may come in by the fast path: the engine's
         self._stopping: Stopping | None = None
         self._entered: AsyncExitStack | None = None
         self._entering = False
@@ -223,7 +224,7 @@ class Runtime:
                     observer.attach(host)
             if self._journal_path is not None:
                 engine.journal = await stack.open_journal(self._journal_path, host)
-            self._engine, self._stopping = engine, None
+            self._engine, self._stopping, self._open = engine, None, engine.open
             self._entered = entering.pop_all()
 
     async def __aexit__(
@@ -357,6 +358,14 @@ class Runtime:
             WrongLoop, ForkedRuntime: called from elsewhere.
             JournalUnavailable, AcceptUnknown: a durable job could not be written.
         """
+        try:
+            entry = self._open.get(task)
+        except TypeError:  # it cannot be hashed
+            entry = None
+        if entry is not None:
+            job = admit_at_once(entry, args, kwargs)
+            if job is not None:
+                return job
         return await self._submit(task, args, kwargs, None)
 
     async def _submit(
@@ -373,7 +382,7 @@ class Runtime:
                 engine.check_here()
                 engine.check_open()
                 [job] = await admit_durable(engine, entry, [(args, kwargs)], self._limits.wait_limit, waiters)
-            elif line.waiting + line.later < line.size and not line.room:
+            elif line.waiting < line.at_once:
                 job = admit(engine, entry, args, kwargs, waiters)
             else:
                 engine.check_here()
@@ -406,12 +415,13 @@ class Runtime:
             JournalUnavailable: the task is durable, and writing takes time: await `submit`.
             RuntimeClosed, PayloadError, WrongLoop, ForkedRuntime: as `submit`.
         """
-        engine = self._engine
-        if engine is not None and type(task) in TASKS:
-            entry = engine.entries.get(task.definition)
-            if entry is not None and not entry.durable:
-                return admit(engine, entry, args, kwargs)
-        return self._submit_nowait(task, args, kwargs, None)
+        try:
+            entry = self._open.get(task)
+        except TypeError:  # it cannot be hashed
+            entry = None
+        if entry is None:
+            return self._submit_nowait(task, args, kwargs, None)
+        return admit_at_once(entry, args, kwargs) or self._submit_nowait(task, args, kwargs, None)
 
     def _submit_nowait(
         self, task: Any, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any
@@ -1131,6 +1141,7 @@ class Runtime:
         entry = engine.entries.get(definition)
         if entry is None:
             entry = engine.entry_of(definition)
+        engine.opens(task, entry)
         return entry
 
     def __repr__(self) -> str:

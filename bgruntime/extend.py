@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ._context import secrets_here
+from ._engine.history import Batch, Record, Successes
 from ._engine.look import times_of
 from ._engine.redact import secrets_of
-from ._engine.settle import Record
 from ._host import loop_of
 from ._model.errors import JournalUnavailable, PayloadError
 from ._model.events import (
@@ -76,6 +76,7 @@ __all__ = [
     "AttemptAbandoned",
     "AttemptEnded",
     "AttemptStarted",
+    "Batch",
     "BatchObserver",
     "Block",
     "Channel",
@@ -119,6 +120,7 @@ __all__ = [
     "Sketch",
     "Spread",
     "StatsObserver",
+    "Successes",
     "SurroundingObserver",
     "TaskOptions",
     "TaskStats",

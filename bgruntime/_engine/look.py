@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import os
 from asyncio import _get_running_loop
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from .._model.reports import Check, Health, JobTimes
 from .._model.states import JobState
 from .attempt import running_job
 from .dispatch import Line
-from .settle import Record
+from .history import Record
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
@@ -49,9 +48,8 @@ def find_job(engine: Supervisor, id: str) -> Job[Any] | None:
     if job is not None:
         return job
     engine.fold()
-    late = engine.late.get(id)
-    found = (one for one in engine.finished() if one is late or one[1] == id)
-    return next((_of_record(engine, one) for one in found), None)
+    found = (record for record in engine.history.newest_first() if record.id == id)
+    return next((_of_record(record) for record in found), None)
 
 
 def find_jobs(engine: Supervisor, state: JobState | None, task: str | None) -> list[Job[Any]]:
@@ -68,43 +66,40 @@ def times_of(job: Job[Any]) -> JobTimes:
     """When *job* came to wait, started and ended."""
     engine: Supervisor = job._entry.engine
     offset = engine.ports.time() - engine.clock()
-    record = _record_of(engine, job)
+    started, ended = job._started, job._context
+    if type(ended) is float:
+        return JobTimes(job._since + offset, None if started is None else started + offset, ended + offset)
+    record = _record_of(engine, job) if job.done() else None
     if record is not None:
         started = record.at - record.ran if record.outcome is not None else None
         since = record.at - record.ran - record.waited
         return JobTimes(since + offset, None if started is None else started + offset, record.at + offset)
-    started = job._started
     return JobTimes(job._since + offset, None if started is None else started + offset, None)
 
 
 def _record_of(engine: Supervisor, job: Job[Any]) -> Record | None:
-    kept = job._context
-    if type(kept) is tuple:
-        return Record(*kept)  # pyright: ignore[reportUnknownArgumentType]
-    if not job.done():
-        return None
+    if isinstance(job._context, Record):
+        return job._context
     engine.fold()
     shell = job._entry.shell
-    raw = next((one for one in engine.finished() if one[0] is shell and one[1] == job._id), None)
-    return None if raw is None else Record(*raw)
+    ended = engine.history.newest_first()
+    return next((record for record in ended if record.entry is shell and record.id == job._id), None)
 
 
 def _ended(engine: Supervisor) -> Iterator[Job[Any]]:
-    for raw in engine.finished():
-        id = raw[1] or engine.late_ids.get(builtins.id(raw))
-        held = None if id is None else engine.named.get(id)
-        yield held if held is not None else _of_record(engine, raw)
+    for record in engine.history.newest_first():
+        held = None if record.id is None else engine.named.get(record.id)
+        yield held if held is not None else _of_record(record)
 
 
-def _of_record(engine: Supervisor, raw: Any) -> Job[Any]:
+def _of_record(record: Record) -> Job[Any]:
     """A job of which only the record is left: awaiting it says so."""
-    record = Record(*raw)
     job: Job[Any] = object.__new__(Job)  # pyright: ignore[reportUnknownVariableType]
-    job._id = record.id or engine.late_ids.get(builtins.id(raw))
+    job._id = record.id
     job._entry, job._state, job._attempt = record.entry, record.state, record.attempt
     job._reason, job._value, job._waiters = record.reason, GONE, OVER
-    job._context = raw
-    job._args = job._kwargs = job._more = job._task = job._stop = job._trace = job._started = None
+    job._context = record
+    job._args = job._kwargs = job._more = job._task = job._trace = job._started = None
     return job
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._model.errors import JobCancelled, JobDiscarded, JobExited, JobInterrupted, JobTimedOut
 from .._model.events import JobSettled, JobUncompleted
-from .._model.jobs import OVER, Entry, Job, Waiter
+from .._model.jobs import OVER, Job, Waiter
 from .._model.outcomes import Outcome, Reason, Retry
 from .._model.states import JobState, check_move
 from .._parts.frames import clear_frames, without_own_frames
@@ -18,26 +18,6 @@ if TYPE_CHECKING:
     from .supervise import Supervisor
 
 ENGINE = "bgruntime._engine"
-
-
-class Record(NamedTuple):
-    """What is kept of an attempt that ended, or of a job that ended without one. No arguments, no results.
-
-    `waited` and `ran` are seconds, `at` the monotonic time of the end; `state` is where the job went.
-    `error` is the kind of what it raised for good, and what may be said of it, shortened; the tuples of
-    all other ends lack it.
-    """
-
-    entry: Entry
-    id: str | None
-    state: JobState
-    outcome: Outcome | None
-    attempt: int
-    waited: float
-    ran: float
-    at: float
-    reason: str | None
-    error: str | None = None
 
 
 class Ending(NamedTuple):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .._model.events import ShutdownProgress
-from .._model.jobs import Job
+from .._model.jobs import Job, reason_of
 from .._model.outcomes import Outcome, Reason, Stop
 from .._model.policies import Shutdown
 from .._model.reports import ShutdownReport
@@ -39,6 +39,7 @@ class Stopping:
         """Take no new work from here on, and start. *leaving* lets running jobs submit while it drains."""
         engine = self._engine
         engine.phase = "leaving" if leaving else "draining"
+        engine.open.clear()
         engine.stopping = True
         engine.on_end.append(self._note)
         for line in engine.lines.values():
@@ -192,7 +193,7 @@ class Stopping:
     def _note(self, job: Job[Any], state: JobState) -> None:
         if state is JobState.AVAILABLE:
             self._requeued.append(job)
-        elif job._reason is INTERRUPTED:
+        elif reason_of(job) is INTERRUPTED:
             self._cancelled.append(job)
         else:
             self._completed.append(job)

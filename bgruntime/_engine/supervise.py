@@ -8,7 +8,6 @@ its slot, but not the supervisor.
 from __future__ import annotations
 
 import asyncio
-import builtins
 import os
 import sys
 import traceback
@@ -17,7 +16,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Container, Coroutine, Generator, Iterator, Sequence
 from contextvars import Context, copy_context
 from functools import partial
-from heapq import merge
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -28,22 +26,20 @@ from .._model.outcomes import Outcome, Reason, Snooze, Stop
 from .._model.policies import Limits, Queue
 from .._model.states import JobState, check_move
 from .._parts.broadcast import Broadcast
-from .._parts.ports import Cancellable, Ports
+from .._parts.ports import REAL, Cancellable, Ports
 from .._parts.spelling import did_you_mean
 from .._parts.timers import Timers
 from . import dispatch
 from .attempt import finish, running_job
 from .decide import Verdict, may_run_again
 from .dispatch import Line, enqueue, list_line
+from .history import FOLD_AT, KEEP_FINISHED, History, Record, Successes
 from .settle import Ending, settle, timed_out
 from .shared import SharedResources
 from .surround import call_for
 
 AVAILABLE, RUNNING, RETRYABLE = JobState.AVAILABLE, JobState.RUNNING, JobState.RETRYABLE
-SUCCEEDED = Outcome.SUCCEEDED
 FOREVER = float("inf")
-FOLD_AT = 500
-KEEP_FINISHED = 1000
 STUCK_SHARE = 0.1
 SICK_SECONDS = 1.0  # until a durable job tries again to have its start written
 STACK_LIMIT = 50
@@ -63,17 +59,15 @@ class Supervisor:
         "context",
         "context_of",
         "deadline_at",
+        "disturbed",
         "eager",
         "entries",
-        "failed",
-        "fold_at",
         "grace",
         "helpers",
+        "history",
         "in_use",
         "interrupts",
         "journal",
-        "late",
-        "late_ids",
         "later",
         "limit",
         "limits",
@@ -87,6 +81,7 @@ class Supervisor:
         "odd_start",
         "on_end",
         "on_interrupt",
+        "open",
         "outside",
         "owed",
         "phase",
@@ -94,10 +89,9 @@ class Supervisor:
         "plain_tasks",
         "ports",
         "pump",
+        "pump_at",
         "pumping",
-        "recent",
         "resuming",
-        "ring",
         "room_wanted",
         "shared",
         "short_of_threads",
@@ -113,6 +107,7 @@ class Supervisor:
         "threads_in_use",
         "timers",
         "turns",
+        "unfolded",
         "watched",
         "watchers",
     )
@@ -133,7 +128,7 @@ class Supervisor:
         self.limits = limits
         self.loop = loop
         self.ports = ports
-        self.clock = ports.monotonic
+        self.clock = ports.monotonic if ports.monotonic is REAL.monotonic else _each_its_own(ports.monotonic)
         self.pid = os.getpid()
         self.limit = limits.concurrency
         self.threads = limits.threads
@@ -145,8 +140,12 @@ class Supervisor:
         self.owed: dict[Line, None] = {}  # over their size because slots were free
         self.resuming: deque[Job[Any]] = deque()
         self.pumping: bool | None = False
+        self.disturbed = False  # set when a pump that runs has to look around again
         self.context = Context()  # the pump's: a callback keeps alive what is in its context
         self.pump = partial(dispatch.pump, self)
+        self.pump_at = (
+            dispatch.pump_at
+        )  # a partial would cost 80 ns a job
         self.timers = Timers(loop, ports)
         self.later: dict[Job[Any], None] = {}
         self.live: dict[Job[Any], None] = {}
@@ -155,14 +154,11 @@ class Supervisor:
         self.deadline_at = FOREVER
         self._deadline_timer: Cancellable | None = None
         self.entries: dict[Definition, Entry] = {}
+        self.open: dict[Any, Entry] = {}  # what was submitted before and needs nothing special, while it may
         self.tallies: dict[str, Tally] = {}
-        self.recent: list[Any] = []
-        self.fold_at: float = FOLD_AT
-        self.ring: deque[Any] = deque(maxlen=KEEP_FINISHED)  # as `recent`: tuples in the form of Record
-        self.failed: deque[Any] = deque(maxlen=KEEP_FINISHED)  # those that failed, which others push not out
+        self.history = History(self.new_id)
+        self.unfolded = 0  # attempts that were begun since what ended was last counted
         self.named: WeakValueDictionary[str, Job[Any]] = WeakValueDictionary()
-        self.late: dict[str, Any] = {}  # records of jobs whose id was asked for after their end
-        self.late_ids: dict[int, str] = {}  # the ids of those, by the identity of the record
         self.phase = "running"
         self.interrupts = False  # jobs that end from here on are interrupted, not retried
         self.stopping = False  # what `current_job().stopping` shows
@@ -194,6 +190,8 @@ class Supervisor:
         self.tells_start = self.tell.wanted(AttemptStarted)
         self.tells_accept = self.tell.wanted(JobAccepted)
         self.odd_start = self.tells_start or not self.eager
+        if self.tells_accept:
+            self.open.clear()
         # One question at the end of a plain attempt instead of two.
         self.tells_end = self.tell.wanted(AttemptEnded) or self.tell.wanted(JobSettled)
 
@@ -220,9 +218,22 @@ class Supervisor:
             if tally is None:
                 tally = self.tallies[definition.name] = Tally()
             entry = Entry(self, definition, line, tally, call_for(self, definition))
+            entry.push = line.lanes.lines[entry.priority].append
             if definition.kept:
                 self.entries[definition] = entry
+            else:
+                entry.ends = _LooseEnds(self.history, entry.shell)
         return entry
+
+    def opens(self, task: Any, entry: Entry) -> None:
+        """Let *task*, whose entry that is, come in by the fast path from here on, if it may."""
+        if entry.opens and self.takes_at_once:
+            self.open[task] = entry
+
+    @property
+    def takes_at_once(self) -> bool:
+        """Whether a job may come in by the fast path: nobody is told of it, and no stop has begun."""
+        return self.phase == "running" and not self.tells_accept
 
     def make_task(
         self, coroutine: Coroutine[Any, Any, Any], name: str, context: Context
@@ -254,24 +265,14 @@ class Supervisor:
         id = job._id
         if id is None:
             kept: Any = job._context
-            record: Any = kept if type(kept) is tuple else None  # pyright: ignore[reportUnknownVariableType]
-            id = self.late_ids.get(builtins.id(record)) or self.new_id()
-            job._id = id
-            if record is not None:
-                self._remember_late(id, record)
+            ended = kept.at if isinstance(kept, Record) else kept
+            job._id = id = self.history.late_id(ended) if type(ended) is float else self.new_id()
         self.named[id] = job
         return id
 
     def new_id(self) -> str:
         """An id that nobody can guess."""
         return self.ports.token(12).hex()
-
-    def _remember_late(self, id: str, record: Any) -> None:
-        self.late[id] = record
-        self.late_ids[builtins.id(record)] = id
-        if len(self.late) > KEEP_FINISHED:
-            oldest = next(iter(self.late))
-            del self.late_ids[builtins.id(self.late.pop(oldest))]
 
     def free_slot(self, line: Line) -> None:
         dispatch.free_slot(self, line)
@@ -284,35 +285,15 @@ class Supervisor:
 
     def fold(self) -> None:
         """Count the attempts that ended since the last time, and hand them to whoever measures."""
-        batch, self.recent = self.recent, []
-        self.fold_at = FOLD_AT
-        keep = self.ring.append
-        for record in batch:
-            if record[3] is SUCCEEDED:  # by far the most; an enum takes 100 ns to find in a dict
-                record[0].tally.succeeded += 1
-                keep(record)
-            else:
-                self._count(record)
+        self.unfolded = 0
+        batch = self.history.fold(self.entries.values())
+        if batch is None:
+            return
         for observer in self.measuring:
             try:
                 observer.on_batch(batch)
             except BaseException as error:
                 self.complain(f"observer {type(observer).__name__} failed on a batch", error)
-
-    def _count(self, record: Any) -> None:
-        tally, state, outcome = record[0].tally, record[2], record[3]
-        tally.states[state] += 1
-        if outcome is not None:
-            tally.outcomes[outcome] += 1
-        if state is JobState.DISCARDED:
-            self.failed.append(record)
-        elif state is not RETRYABLE:
-            self.ring.append(record)
-
-    def finished(self) -> Iterator[Any]:
-        """The records of the last jobs that ended, newest first."""
-        self.fold()
-        return merge(reversed(self.ring), reversed(self.failed), key=lambda record: -record[7])
 
     # -- who asks, and from where -------------------------------------------------------------
 
@@ -547,8 +528,9 @@ class Supervisor:
         if job._id is None and state is not JobState.RETRYABLE:
             job._id = self.new_id()
         shell = job._entry.shell
-        self.recent.append((shell, job._id, state, outcome, job._attempt, waited, ran, now, reason))
-        if len(self.recent) >= self.fold_at:
+        record = (shell, job._id, state, outcome, job._attempt, waited, ran, now, reason)
+        self.history.add(job._entry, record)
+        if len(self.history.recent) >= FOLD_AT:
             self.fold()
 
     def _in_thread(self, job: Job[Any]) -> bool:
@@ -895,6 +877,27 @@ class Wait:
                         more.retake = None
                     raise
                 # One more cancellation of the job's own: still no step without a slot.
+
+
+def _each_its_own(clock: Callable[[], float]) -> Callable[[], float]:
+    """*clock*, whose every reading is an object of its own, as those of the real one are."""
+    return lambda: clock() + 0.0
+
+
+class _LooseEnds:
+    """Takes the ends of an entry that the engine does not keep."""
+
+    __slots__ = ("_history", "_shell")
+
+    def __init__(self, history: History, shell: Entry) -> None:
+        self._history = history
+        self._shell = shell
+
+    def __len__(self) -> int:
+        return 0  # it keeps none
+
+    def extend(self, end: tuple[Any, ...]) -> None:
+        self._history.recent.append(Successes.of(self._shell, end))
 
 
 class _Told:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar, cast
 
 from .outcomes import Outcome, Stop
-from .policies import TaskOptions
+from .policies import USUAL_PRIORITY, TaskOptions
 from .states import JobState
 
 if TYPE_CHECKING:
@@ -101,7 +101,9 @@ class Keeper(Protocol):
 class Entry:
     """What one runtime keeps of one definition: its options laid flat, and what was counted.
 
-    `call` is what an attempt awaits; `plain` says that a job of it needs nothing but a place in the line.
+    `call` is what an attempt awaits; `plain` says that a job of it needs nothing but a place in the line,
+    `opens` that it also has the usual priority and context and may come in by the fast path. `push` puts
+    a job into the line.
     `shell` is what stays of it in the records of jobs that ended: itself, or for a definition that does
     not live as long as the program the same without the function, which may be a partial with arguments.
     """
@@ -112,14 +114,18 @@ class Entry:
         "carry",
         "definition",
         "durable",
+        "ends",
         "engine",
         "fresh",
         "name",
+        "opens",
         "options",
         "plain",
         "priority",
+        "push",
         "queue",
         "shell",
+        "submitted",
         "tally",
         "threaded",
         "timeout",
@@ -137,6 +143,7 @@ class Entry:
         self.options = options
         self.queue = queue
         self.tally = tally
+        self.submitted = 0  # by the fast path and not in the tally yet
         self.call = call
         self.threaded = definition.threaded
         self.timeout = options.timeout
@@ -155,6 +162,9 @@ class Entry:
             or definition.coroutine is not None
             or definition.threaded
         )
+        self.opens = self.plain and definition.kept and not self.fresh and self.priority == USUAL_PRIORITY
+        self.push: Callable[[Job[Any]], None] = _gone
+        self.ends: Any = []  # of first attempts that succeeded, until they are counted: four values each
         self.shell = self if definition.kept else self._without_function()
 
     def _without_function(self) -> Entry:
@@ -191,6 +201,7 @@ class More:
         "progress",
         "retake",
         "secrets",
+        "stop",
         "stopping",
         "tags",
         "thread",
@@ -213,6 +224,7 @@ class More:
         self.progress: tuple[float, str] | None = None
         self.retake: asyncio.Future[None] | None = None
         self.secrets: Any = None
+        self.stop: Stop | None = None
         self.stopping: Any = None
         self.tags: tuple[str, ...] = ()
         self.thread = ThreadUse.NONE
@@ -221,6 +233,7 @@ class More:
         self.waits = 0
 
 
+COMPLETED = JobState.COMPLETED
 OVER: Final = "over"  # what stands in `_waiters` once a job is over and nobody can wait any more
 GONE: Final = object()  # the value of a job of which only the record is left
 
@@ -248,7 +261,6 @@ class Job(Generic[R_co]):
         "_since",
         "_started",
         "_state",
-        "_stop",
         "_task",
         "_trace",
         "_value",
@@ -257,17 +269,16 @@ class Job(Generic[R_co]):
 
     _args: tuple[Any, ...] | None
     _attempt: int
-    _context: Any  # a Context; after a plain end the record of it
+    _context: Any  # a Context; after a plain end the time of it; of a job that is gone the record
     _deadline: float
     _entry: Entry
     _id: str | None
     _kwargs: dict[str, Any] | None
     _more: More | None
-    _reason: str | None
+    _reason: str | None  # not there before there is something to say
     _since: float
     _started: float | None
     _state: JobState
-    _stop: Stop | None
     _task: asyncio.Task[None] | None
     _trace: TracebackType | None
     _value: Any
@@ -298,7 +309,8 @@ class Job(Generic[R_co]):
     @property
     def reason(self) -> str | None:
         """Why it entered its state, where there is more to say than the state."""
-        return None if self._reason is None else str(self._reason)
+        reason = reason_of(self)
+        return None if reason is None else str(reason)
 
     @property
     def attempt(self) -> int:
@@ -366,8 +378,9 @@ class Job(Generic[R_co]):
         if self._waiters is not OVER:
             keeper: Keeper = self._entry.engine
             yield from keeper.until_ended(self)
-        if self._state is JobState.COMPLETED and self._value is not GONE:
-            return cast("R_co", self._value)
+        value: R_co = self._value
+        if self._state is COMPLETED and value is not GONE:
+            return value
         return self._unwrap()
 
     def _check_over(self) -> None:
@@ -391,6 +404,15 @@ class Job(Generic[R_co]):
             f"{self!r} is a record of a finished job: its result stayed with the handle that submit returned"
         )
 
+    @property
+    def _stop(self) -> Stop | None:
+        """Why its attempt was told to stop, if it was. For the engine."""
+        return None if self._more is None else self._more.stop
+
+    @_stop.setter
+    def _stop(self, stop: Stop | None) -> None:
+        self._get_more().stop = stop
+
     def _get_more(self) -> More:
         """What only few jobs have, made now if it was not there. For the engine."""
         if self._more is None:
@@ -403,9 +425,10 @@ class Job(Generic[R_co]):
             parts[0] += f"#{self._id}"
         if self._attempt:
             parts.append(f"attempt {self._attempt}/{self._entry.options.max_attempts}")
-        if self._reason is not None and self._reason != self._state:
+        reason = reason_of(self)
+        if reason is not None and reason != self._state:
             error = self._error_told()
-            parts.append(f"({self._reason})" if error is None else f"({self._reason}: {error})")
+            parts.append(f"({reason})" if error is None else f"({reason}: {error})")
         return f"{parts[0]} {', '.join(parts[1:])}>"
 
     def _error_told(self) -> str | None:
@@ -413,9 +436,14 @@ class Job(Generic[R_co]):
         if self._state is not JobState.DISCARDED or self._waiters is not OVER:
             return None
         if self._value is GONE:
-            record: tuple[Any, ...] = self._context
-            return record[9] if len(record) > 9 else None
+            error: str | None = self._context.error
+            return error
         return type(self._value).__name__
+
+
+def reason_of(job: Job[Any]) -> str | None:
+    """Why *job* entered its state, as it was given; None where there is no more to say than the state."""
+    return getattr(job, "_reason", None)  # a slot that is filled when there is something to say
 
 
 def definition_of(job: Job[Any]) -> Definition:

@@ -17,6 +17,7 @@ ContextMode = Literal["submitter", "fresh"]
 T = TypeVar("T")
 
 LOWEST_PRIORITY = 9
+USUAL_PRIORITY = 5
 
 
 class Default:
@@ -94,7 +95,7 @@ class TaskOptions:
     backoff: Backoff = FullJitter()
     retry_on: tuple[type[BaseException], ...] = (Exception,)
     give_up_on: tuple[type[BaseException], ...] = ()
-    priority: int = 5
+    priority: int = USUAL_PRIORITY
     durable: bool = False
     redrive: int | None = None
     expires_in: float | None = None

@@ -77,7 +77,8 @@ class BatchObserver(Protocol):
     def on_batch(self, records: Sequence[Any], /) -> None:
         """Some hundred ended attempts, or those since the last time whenever statistics are read.
 
-        Each is a plain tuple with the fields of `extend.Record`, in their order.
+        Each is an `extend.Record`. They come in an `extend.Batch`, which offers a cheaper way to those
+        who only count.
         """
 
 

@@ -5,15 +5,17 @@ The engine counts; this adds the percentiles, the last five minutes and the reas
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from operator import itemgetter
-from typing import Any
+from operator import itemgetter, sub
+from typing import Any, NamedTuple
 
 from bgruntime import RuntimeStats
 from bgruntime.extend import (
+    Batch,
     Event,
     JobRejected,
     JobSettled,
@@ -21,6 +23,7 @@ from bgruntime.extend import (
     JobUncompleted,
     ObserverHost,
     Outcome,
+    Successes,
     TaskStats,
     ports,
     success_rate,
@@ -29,15 +32,25 @@ from bgruntime.extend import (
 from ._failures import Reasons, together
 from ._process import Process
 from ._trends import Trends
-from ._window import Slice, Window, merged, minute_of, recent_of, spread_of
+from ._window import MINUTE, Ends, Slice, Window, merged, minute_of, recent_of, spread_of
 
 SERIES = 1_000  # tasks that are told apart
 OTHER = "other"
 
 _ENTRY, _STATE, _OUTCOME, _WAITED, _RAN, _AT = 0, 2, 3, 5, 6, 7  # where they stand in a Record
-_SUCCEEDED = Outcome.SUCCEEDED
+_COMPLETED = (JobState.COMPLETED, Outcome.SUCCEEDED)
 _end_of = itemgetter(_STATE, _OUTCOME)
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
+
+
+class _Piece(NamedTuple):
+    """Ends of one task in one minute, the last *at* that time."""
+
+    task: str
+    at: float
+    ends: Ends
+    run_times: Sequence[float]
+    waits: Sequence[float]
 
 
 class Metrics:
@@ -82,22 +95,19 @@ class Metrics:
 
     def on_batch(self, records: Sequence[Any], /) -> None:
         """Count attempts that have ended."""
-        if self.on:
-            for of_minute in _by_minute(records):
-                for name, of_task in _by_task(of_minute).items():
-                    self._count(name, of_task)
-
-    def _count(self, name: str, records: Sequence[Any]) -> None:
-        """Count *records* of one task, from one minute."""
-        others = [record for record in records if record[_OUTCOME] is not _SUCCEEDED]
-        ends = Counter(map(_end_of, others))
-        if len(others) < len(records):
-            # By far the most: hashing two enums for each would cost more than all the rest.
-            ends[JobState.COMPLETED, _SUCCEEDED] = len(records) - len(others)
-        ran = [record for record in records if record[_OUTCOME] is not None] if others else records
-        window = self._windows.setdefault(_named(name, self._windows), Window())
-        run_times, waits = [record[_RAN] for record in ran], [record[_WAITED] for record in ran]
-        window.add(records[-1][_AT], ends, run_times, waits)
+        if not self.on:
+            return
+        pieces: list[_Piece] = []
+        if isinstance(records, Batch):
+            for some in records.successes:
+                pieces += _of_successes(some)
+            records = records.others
+        for of_minute in _by_minute(records):
+            pieces += [_of_records(name, of_task) for name, of_task in _by_task(of_minute).items()]
+        if len(pieces) > 1:
+            pieces.sort(key=_minute_of)  # a window does not go back
+        for name, at, ends, run_times, waits in pieces:
+            self._windows.setdefault(_named(name, self._windows), Window()).add(at, ends, run_times, waits)
 
     def complete(self, stats: RuntimeStats, /) -> RuntimeStats:
         """*stats* with the percentiles, the last five minutes, the reasons and the process."""
@@ -137,22 +147,44 @@ class Metrics:
         return tasks
 
 
+def _of_successes(some: Successes) -> Iterator[_Piece]:
+    """First attempts of one task that succeeded, in one piece for each minute."""
+    at, over = 0, len(some.ended)
+    while at < over:
+        end = over
+        if minute_of(some.ended[-1]) != minute_of(some.ended[at]):
+            end = bisect_left(some.ended, (minute_of(some.ended[at]) + 1) * MINUTE, at)
+        since, started, ended = some.since[at:end], some.started[at:end], some.ended[at:end]
+        run_times, waits = [*map(sub, ended, started)], [*map(sub, started, since)]
+        yield _Piece(some.entry.name, ended[-1], Counter({_COMPLETED: end - at}), run_times, waits)
+        at = end
+
+
+def _of_records(name: str, records: Sequence[Any]) -> _Piece:
+    """Records of one task, from one minute."""
+    ran = [record for record in records if record[_OUTCOME] is not None]
+    run_times, waits = [record[_RAN] for record in ran], [record[_WAITED] for record in ran]
+    return _Piece(name, records[-1][_AT], Counter(map(_end_of, records)), run_times, waits)
+
+
+def _minute_of(piece: _Piece) -> int:
+    return minute_of(piece.at)
+
+
 def _by_minute(records: Sequence[Any]) -> Iterable[Sequence[Any]]:
     """*records*, which are in the order of their ends, in one piece for each minute."""
-    if not records or minute_of(records[0][_AT]) == minute_of(records[-1][_AT]):
+    if not records:
+        return ()
+    if minute_of(records[0][_AT]) == minute_of(records[-1][_AT]):
         return (records,)
     return [list(group) for _, group in groupby(records, lambda record: minute_of(record[_AT]))]
 
 
 def _by_task(records: Sequence[Any]) -> dict[str, list[Any]]:
     """*records* by the name of their task, each list in their order."""
-    by_task: dict[Any, list[Any]] = {}
-    entry, into = None, None
+    by_task: dict[str, list[Any]] = {}
     for record in records:
-        if record[_ENTRY] is not entry or into is None:
-            entry = record[_ENTRY]
-            into = by_task.setdefault(entry.name, [])
-        into.append(record)
+        by_task.setdefault(record[_ENTRY].name, []).append(record)
     return by_task
 
 

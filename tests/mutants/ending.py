@@ -13,8 +13,8 @@ BUGS = (
         "P09",
         "A job that raises CancelledError takes its slot and its waiters with it.",
         ATTEMPT,
-        "        except BaseException as error:\n            failure = error\n    else:",
-        "        except Exception as error:\n            failure = error\n    else:",
+        "        except BaseException as error:\n            value, failure = None, error\n",
+        "        except Exception as error:\n            value, failure = None, error\n",
     ),
     bug(
         "slot_leaks_when_cancelled_before_the_first_step",
@@ -34,7 +34,7 @@ BUGS = (
         "P12",
         "A job told to stop before its first line runs that line.",
         ATTEMPT,
-        "    return job._stop is None\n\n\nasync def _leave",
+        "    return goes_on\n\n\nasync def _leave",
         "    return True\n\n\nasync def _leave",
     ),
     bug(
@@ -257,8 +257,8 @@ BUGS = (
         "P18",
         "The same, for the plain end.",
         ATTEMPT,
-        "        job._args = job._kwargs = None\n        if job._task",
-        "        if job._task",
+        "                job._args = job._kwargs = None\n                if job._task",
+        "                if job._task",
     ),
     bug(
         "resources_are_left_open",

@@ -95,8 +95,8 @@ BUGS = (
         "P10",
         "A start without an eager task forgets the timeout.",
         "_engine/attempt.py",
-        "    if not engine.eager and job._stop is None:\n        job._deadline = FOREVER\n        if timeout",
-        "    if not engine.eager and job._stop is None:\n        job._deadline = FOREVER\n        if engine.eager and timeout",
+        "        job._deadline = FOREVER if timeout is None else started + timeout\n",
+        "        job._deadline = FOREVER\n",
     ),
     bug(
         "deadline_of_the_attempt_before",
