@@ -10,6 +10,7 @@ a percent, so a change that adds 3 % shows.
 
     python -m benchmarks.instructions                 bgruntime and bare tasks, beside the baseline
     python -m benchmarks.instructions --peers         everybody
+    python -m benchmarks.instructions --parts         bgruntime without one thing or another
     python -m benchmarks.instructions --check         exit 1 if bgruntime is above the baseline by 3 %
     python -m benchmarks.instructions --update        keep what was counted as the baseline
 """
@@ -17,6 +18,7 @@ a percent, so a change that adds 3 % shows.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import gc
 import json
 import os
@@ -33,10 +35,12 @@ from functools import partial
 from itertools import count as count_up
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from benchmarks import bare, ours
-from benchmarks.harness import LIMIT, Way, note, run
+from benchmarks.harness import LIMIT, Job, Way, note, run
 from benchmarks.work import JOBS
+from bgruntime import stack
 from bgruntime.extend import ports
 
 PORTION = 500
@@ -75,8 +79,48 @@ def others() -> tuple[Way, ...]:
     )
 
 
+async def eager_tasks(jobs: int, limit: int, job: Job) -> int:
+    """Tasks that take their first step at once, which Python can from 3.12 on."""
+    loop = asyncio.get_running_loop()
+    make: Any = asyncio.Task
+    for begin in range(0, jobs, limit):
+        for one in [make(job(), loop=loop, eager_start=True) for _ in range(min(limit, jobs - begin))]:
+            await one
+    return jobs
+
+
+async def left_out(what: str, jobs: int, limit: int, job: Job) -> int:
+    """`ours.submit_nowait` without one thing that it promises."""
+    work = ours.a_task(job, None if what == "timeout" else ours.TIMEOUT)
+    found = stack.observers
+    if what == "listeners":
+        stack.observers = lambda given: tuple(given)
+    async with ours.runtime(limit, PORTION) as rt:
+        for _ in range(0, jobs, PORTION):
+            handles = [rt.submit_nowait(work) for _ in range(PORTION)]
+            for handle in handles[-1:] if what == "await" else handles:
+                await handle
+    stack.observers = found
+    return jobs
+
+
+def parts() -> tuple[Way, ...]:
+    """What each promise costs: the whole, and the whole without it."""
+    eager = (Way("create_task, eager, batches of the limit", eager_tasks),) * (sys.version_info >= (3, 12))
+    return (
+        Way("bgruntime, no timeout", partial(left_out, "timeout")),
+        Way("bgruntime, no metrics, log or watch", partial(left_out, "listeners")),
+        Way("bgruntime, only the last result awaited", partial(left_out, "await")),
+        *eager,
+    )
+
+
 # Each in a process of its own: what else is in memory moves a count by up to one percent.
-GROUPS: dict[str, Callable[[], tuple[Way, ...]]] = {"mine": lambda: MINE, "others": others}
+GROUPS: dict[str, Callable[[], tuple[Way, ...]]] = {
+    "mine": lambda: MINE,
+    "others": others,
+    "parts": parts,
+}
 
 
 def main() -> int:
@@ -86,9 +130,9 @@ def main() -> int:
         sys.exit("valgrind is not installed (Debian: apt-get install valgrind)")
     began = time.monotonic()
     counted = count("mine")
-    if options.peers:
-        others_counted = count("others")
-        counted = {kind: by_way | others_counted[kind] for kind, by_way in counted.items()}
+    for group in ["others"] * options.peers + ["parts"] * options.parts:
+        more = count(group)
+        counted = {kind: by_way | more[kind] for kind, by_way in counted.items()}
     known: dict[str, Counted] = json.loads(BASELINE.read_text()) if BASELINE.exists() else {}
     before = known.get(version(), {})
     print("\n".join(table(counted, before)))
@@ -217,6 +261,7 @@ def above(counted: Counted, before: Counted) -> Iterable[str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Instructions per job, under valgrind.")
     parser.add_argument("--peers", action="store_true", help="count the other libraries too")
+    parser.add_argument("--parts", action="store_true", help="count bgruntime without one thing or another")
     parser.add_argument("--check", action="store_true", help="exit 1 when a count is 3 %% above the baseline")
     parser.add_argument("--update", action="store_true", help="write the baseline")
     return parser.parse_args()
