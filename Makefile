@@ -32,7 +32,7 @@ cov: ## branch coverage: 95 % or it fails, then the rooms of the kernel
 bench: ## the benchmarks, short form: tables, JSON, plots in three minutes
 	@$(in_venv) bench) && exec $$python -m benchmarks $(ARGS)
 
-bench-full: ## every workload and peer on both loops, on this Python: about twenty minutes
+bench-full: ## every workload and peer on both loops, on this Python: half an hour
 	@$(in_venv) bench) && exec $$python -m benchmarks --full $(ARGS)
 
 docs: ## run every code block of the docs and check every link and command in them

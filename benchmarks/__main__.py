@@ -1,7 +1,7 @@
 """All benchmarks, each in a process of its own: one table with the bars, JSON, Markdown and pictures.
 
     python -m benchmarks                      the short form, three minutes
-    python -m benchmarks --full               every workload and peer, about twenty minutes a Python
+    python -m benchmarks --full               every workload and peer, about half an hour a Python
     python -m benchmarks --only web memory    some of them
     python -m benchmarks --tell FOLDER        nothing measured: the table of what FOLDER has
 
