@@ -256,7 +256,7 @@ def instructions(counts: Path) -> Iterator[str]:
         "### Instructions per job",
         "",
         "```console",
-        "$ python -m benchmarks.instructions --peers",
+        "$ python -m benchmarks.instructions --peers --parts",
         "```",
     )
     builds = sorted(known, reverse=True)
