@@ -182,7 +182,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cpus": cpus,
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
     }
