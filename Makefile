@@ -29,11 +29,11 @@ prove: ## every promise, on each Python and event loop found here (PYTHONS="3.11
 cov: ## branch coverage: 95 % or it fails, then the rooms of the kernel
 	@$(in_venv) dev) && exec bash .ci/cov.sh $$python
 
-bench: ## the benchmarks: tables, JSON, plots
-	@$(in_venv) bench) && $$python benchmarks/sequential_vs_batched.py --quick && exec $$python -m benchmarks $(ARGS)
+bench: ## the benchmarks, short form: tables, JSON, plots in three minutes
+	@$(in_venv) bench) && exec $$python -m benchmarks $(ARGS)
 
-bench-full: ## every workload and peer on both loops, on this Python: about twenty minutes
-	@$(in_venv) bench) && $$python benchmarks/sequential_vs_batched.py && exec $$python -m benchmarks --full $(ARGS)
+bench-full: ## every workload and peer on both loops, on this Python: half an hour
+	@$(in_venv) bench) && exec $$python -m benchmarks --full $(ARGS)
 
 docs: ## run every code block of the docs and check every link and command in them
 	@$(in_venv) test) && exec $$python -m pytest tests/house/test_docs.py tests/house/test_docstrings.py $(ARGS)

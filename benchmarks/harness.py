@@ -20,7 +20,7 @@ import sqlite3
 import sys
 import sysconfig
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean, median
@@ -31,6 +31,7 @@ Samples = dict[str, list[float]]
 
 CPU, WALL = time.process_time, time.perf_counter
 LIMIT = 100
+FULL_SEQUENTIAL = 1000  # jobs in sequential_vs_batched.py, fewer in its short form
 PEERS = (
     "uvloop", "anyio", "aiojobs", "aiometer", "taskiq", "fastapi", "uvicorn",
     "aiosqlite", "huey", "persist-queue", "litequeue", "dbos",
@@ -89,6 +90,7 @@ class Report:
     loop: str
     machine: dict[str, Any]
     figures: list[Figure] = field(default_factory=list)
+    quick: bool = False
 
 
 # -- measuring ----------------------------------------------------------------------------------------
@@ -216,7 +218,7 @@ def command(claim: str, figures: Callable[[Plan], list[Figure]], *, rounds: int 
     """Measure in this process and print a table; `--json FILE` keeps every value."""
     options = arguments(claim, rounds)
     plan = Plan(options.loop, options.rounds or (quick if options.quick else rounds), options.quick)
-    report = Report(claim, platform.python_version(), plan.loop, machine())
+    report = Report(claim, platform.python_version(), plan.loop, machine(), quick=plan.quick)
     report.figures = figures(plan)
     if options.json is None:
         from benchmarks.telling import print_figures
@@ -235,11 +237,34 @@ def arguments(claim: str, rounds: int) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def read(file: Path) -> Report:
-    """A report as `command` has written it."""
+def read_all(folder: Path) -> list[Report]:
+    """Every report in *folder*."""
+    return [report for file in sorted(folder.glob("*.json")) for report in read(file)]
+
+
+def read(file: Path) -> list[Report]:
+    """The reports in one file: of `command` one, of sequential_vs_batched.py one for each loop."""
     document = json.loads(file.read_text())
+    if "rows" in document:
+        return list(_of_sequential(document))
     document["figures"] = [Figure(**figure) for figure in document["figures"]]
-    return Report(**document)
+    return [Report(**document)]
+
+
+def _of_sequential(document: dict[str, Any]) -> Iterator[Report]:
+    work = f"{document['jobs']:,} × {document['wait'] * 1e3:.0f} ms"
+    facts = document["machine"]
+    for loop in dict.fromkeys(row["loop"] for row in document["rows"]):
+        report = Report("sequential_vs_batched", facts["python"], loop, facts)
+        report.quick = document["jobs"] < FULL_SEQUENTIAL
+        for row in document["rows"]:
+            if row["loop"] != loop:
+                continue
+            if row["way"] == "bgruntime":
+                name = f"{work}, limit {row['limit']:,}"
+                report.figures.append(Figure(f"{name}: × sequential", "×", row["speedup"]))
+                report.figures.append(Figure(f"{name}: share of ideal", "share", row["share"]))
+        yield report
 
 
 def note(line: str) -> None:

@@ -182,7 +182,7 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_model(),
         "cpus": cpus,
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load": round(os.getloadavg()[0], 2),
     }
@@ -250,8 +250,8 @@ def plot(measured: Sequence[Row], jobs: int, facts: dict[str, Any], file: Path) 
         fontweight="bold",
     )
     figure.supxlabel(
-        f"Python {facts['python']} · {facts['cpus']} CPUs, {facts['cpu']} · median and range of "
-        f"{len(measured[0].seconds)} rounds, each forwards and backwards",
+        f"Python {facts['python']} · {facts['cpus']} CPUs, {facts['cpu']} · "
+        f"{rounds_told(len(measured[0].seconds))}, each forwards and backwards",
         fontsize=9,
         color="#555555",
     )
@@ -263,6 +263,11 @@ def plot(measured: Sequence[Row], jobs: int, facts: dict[str, Any], file: Path) 
     pyplot.close(figure)
 
 
+def rounds_told(count: int) -> str:
+    return "one round" if count == 1 else f"median and range of {count} rounds"
+
+
+NAMES = {"asyncio": "the stock loop", "uvloop": "uvloop"}
 COLOURS = {SEQUENTIAL: "#b3261e", GATHER: "#7a5195", SEMAPHORE: "#ef8a17", RUNTIME: "#00639a"}
 MARKERS = {SEMAPHORE: "s", RUNTIME: "o"}
 
@@ -280,7 +285,9 @@ def draw_seconds(axes: Any, measured: Sequence[Row], loop: str) -> None:
         label(
             axes, f"{median(row.speedup):.0f}×", (row.limit, median(row.seconds)), COLOURS[RUNTIME], (0, 10)
         )
-    axes.set(xscale="log", yscale="log", title=f"Wall time on {loop} (N×: N times faster than sequential)")
+    axes.set(
+        xscale="log", yscale="log", title=f"Wall time on {NAMES[loop]} (N×: N times faster than sequential)"
+    )
     axes.set(xlabel="limit (jobs at once)", ylabel="seconds for all jobs")
     axes.yaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.08, y=0.12)
@@ -295,11 +302,12 @@ def draw_share(axes: Any, measured: Sequence[Row], loop: str) -> None:
         line(axes, [row for row in shown if row.way == way], "share")
     for row in shown:
         # The lines fall to the right: above on the right and below on the left there is room.
-        place = (22, 5) if row.way == RUNTIME else (-22, -13)
+        best = max(shown, key=lambda one: (one.limit == row.limit, median(one.share), one.way == RUNTIME))
+        place = (22, 5) if row is best else (-22, -13)
         label(axes, f"{median(row.share):.2f}", (row.limit, median(row.share)), COLOURS[row.way], place)
     lowest = min(min(row.share) for row in shown)
     axes.set(xscale="log", ylim=(math.floor(lowest * 10) / 10 - 0.1, 1.05))
-    axes.set(title=f"Share of the ideal on {loop} (1 is the most there can be)")
+    axes.set(title=f"Share of the ideal on {NAMES[loop]} (1 is the most there can be)")
     axes.set(xlabel="limit (jobs at once)", ylabel="ideal time ÷ measured time")
     axes.margins(x=0.16)
     finish(axes, limits, "lower left")

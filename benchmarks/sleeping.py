@@ -5,7 +5,7 @@ python -m benchmarks.sleeping
 
 from __future__ import annotations
 
-from benchmarks import ours, peers
+from benchmarks import bare, ours, peers
 from benchmarks.harness import WALL, Figure, Plan, command, measure, note
 from benchmarks.work import wait_10_ms
 
@@ -17,7 +17,7 @@ LIMITS = (100, 1000)
 def figures(plan: Plan) -> list[Figure]:
     ways = [ours.NOWAIT, ours.MAP, peers.AIOJOBS]
     if not plan.quick:
-        ways += [peers.GATHER, peers.GROUP, peers.ANYIO, peers.AIOMETER]
+        ways += [bare.GATHER, bare.GROUP, peers.ANYIO, peers.AIOMETER]
     found: list[Figure] = []
     for limit in LIMITS:
         note(f"sleeping, limit {limit}, {plan.loop}")

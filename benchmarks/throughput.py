@@ -5,7 +5,7 @@ python -m benchmarks.throughput --loop uvloop
 
 from __future__ import annotations
 
-from benchmarks import ours, peers
+from benchmarks import bare, ours, peers
 from benchmarks.harness import Figure, Plan, Samples, command, costs, measure, note, ratio
 from benchmarks.work import JOBS
 
@@ -14,18 +14,18 @@ SLOW = (peers.ANYIO, peers.AIOMETER, peers.TASKIQ)
 WITH_BARS = (
     ours.NOWAIT,
     peers.AIOJOBS,
-    peers.RAW,
-    peers.GATHER,
-    peers.GATHER_TIMEOUT,
-    peers.RAW_ALL,
+    bare.RAW,
+    bare.GATHER,
+    bare.GATHER_TIMEOUT,
+    bare.RAW_ALL,
     ours.SUBMIT,
     ours.MAP,
 )
 REST = (
     ours.SHORT,
     peers.AIOJOBS_SHORT,
-    peers.GATHER_SHORT,
-    peers.GROUP,
+    bare.GATHER_SHORT,
+    bare.GROUP,
     peers.AIOJOBS_WAIT,
     *SLOW,
 )
@@ -48,12 +48,12 @@ def compared(kind: str, samples: Samples) -> list[Figure]:
     mine = samples[ours.NOWAIT.name]
     found = [
         Figure(f"{kind}: throughput ÷ aiojobs", "×", ratio(samples[peers.AIOJOBS.name], mine)),
-        Figure(f"{kind}: cost ÷ create_task in batches", "×", ratio(mine, samples[peers.RAW.name])),
-        Figure(f"{kind}: cost ÷ gather + Semaphore", "×", ratio(mine, samples[peers.GATHER.name])),
+        Figure(f"{kind}: cost ÷ create_task in batches", "×", ratio(mine, samples[bare.RAW.name])),
+        Figure(f"{kind}: cost ÷ gather + Semaphore", "×", ratio(mine, samples[bare.GATHER.name])),
         Figure(
             f"{kind}: cost ÷ gather + Semaphore + timeout",
             "×",
-            ratio(mine, samples[peers.GATHER_TIMEOUT.name]),
+            ratio(mine, samples[bare.GATHER_TIMEOUT.name]),
         ),
     ]
     for peer in SLOW:

@@ -73,4 +73,4 @@ def figures(plan: Plan) -> list[Figure]:
 
 
 if __name__ == "__main__":
-    command("timeouts", figures, rounds=9, quick=5)
+    command("timeouts", figures, rounds=9, quick=3)

@@ -339,4 +339,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
         serve(int(sys.argv[2]), sys.argv[3])
     else:
-        command("web", figures, rounds=5, quick=2)
+        command("web", figures, rounds=5, quick=1)

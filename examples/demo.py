@@ -413,7 +413,7 @@ def say_what_next(story: Story) -> None:
         (f"{here} examples/quickstart.py", "copy from this"),
         ("make demo ARGS=~/Documents", "on your own documents"),
         ("make demo ARGS=--json", "for a program to read"),
-        ("make bench ARGS=--quick", "the gain, measured"),
+        ("make bench", "the gain, measured"),
         ("make test", "the promises, tested"),
     ):
         table.add_row(Text(command, "bold"), Text(about, "dim"))
