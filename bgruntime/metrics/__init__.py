@@ -63,6 +63,7 @@ class Metrics:
 
     def _forget(self) -> None:
         self._ports = ports.current()
+        self._told_apart: set[str] = set()
         self._windows: dict[str, Window] = {}
         self._reasons: dict[str, Reasons] = {}
         self._rejections: Counter[str] = Counter()
@@ -72,8 +73,7 @@ class Metrics:
         """Count why a job failed, or was not taken."""
         match event:
             case JobSettled(job=job, state=state) if self.on and state in _FAILED:
-                name = _named(job.task, self._reasons)
-                reasons = self._reasons.setdefault(name, Reasons())
+                reasons = self._reasons.setdefault(self._named(job.task), Reasons())
                 reasons.add(_error_of(event), event.message, self._ports.time())
             case JobRejected() if self.on:
                 self._rejections[event.reason] += 1
@@ -95,9 +95,17 @@ class Metrics:
             # By far the most: hashing two enums for each would cost more than all the rest.
             ends[JobState.COMPLETED, _SUCCEEDED] = len(records) - len(others)
         ran = [record for record in records if record[_OUTCOME] is not None] if others else records
-        window = self._windows.setdefault(_named(name, self._windows), Window())
+        window = self._windows.setdefault(self._named(name), Window())
         run_times, waits = [record[_RAN] for record in ran], [record[_WAITED] for record in ran]
         window.add(records[-1][_AT], ends, run_times, waits)
+
+    def _named(self, name: str) -> str:
+        """What a task is counted as, always the same: whoever comes first is told apart, in every number."""
+        if name not in self._told_apart:
+            if len(self._told_apart) >= SERIES:
+                return OTHER
+            self._told_apart.add(name)
+        return name
 
     def complete(self, stats: RuntimeStats, /) -> RuntimeStats:
         """*stats* with the percentiles, the last five minutes, the reasons and the process."""
@@ -123,7 +131,7 @@ class Metrics:
     ) -> dict[str, TaskStats]:
         nothing = Slice()
         tasks: dict[str, TaskStats] = {}
-        for name, task in _bounded(stats.tasks).items():
+        for name, task in self._bounded(stats.tasks).items():
             total, recent = totals.get(name, nothing), recents.get(name, nothing)
             reasons = self._reasons.get(name)
             tasks[name] = replace(
@@ -135,6 +143,13 @@ class Metrics:
                 finished=total.finished(),
             )
         return tasks
+
+    def _bounded(self, tasks: Mapping[str, TaskStats]) -> dict[str, TaskStats]:
+        """*tasks* by what they are counted as."""
+        by_name: dict[str, list[TaskStats]] = {}
+        for name, task in tasks.items():
+            by_name.setdefault(self._named(name), []).append(task)
+        return {name: _summed(several) for name, several in by_name.items()}
 
 
 def _by_minute(records: Sequence[Any]) -> Iterable[Sequence[Any]]:
@@ -156,31 +171,25 @@ def _by_task(records: Sequence[Any]) -> dict[str, list[Any]]:
     return by_task
 
 
-def _bounded(tasks: Mapping[str, TaskStats]) -> Mapping[str, TaskStats]:
-    """*tasks*, those beyond the limit summed up as one."""
-    if len(tasks) <= SERIES:
-        return tasks
-    beyond = list(tasks.values())[SERIES:]
+def _summed(tasks: Sequence[TaskStats]) -> TaskStats:
+    """What was counted of several *tasks*, as of one."""
+    if len(tasks) == 1:
+        return tasks[0]
     outcomes: Counter[str] = Counter()
-    for task in beyond:
+    for task in tasks:
         outcomes.update(task.outcomes)
-    completed, failed = sum(task.completed for task in beyond), sum(task.failed for task in beyond)
-    other = TaskStats(
-        submitted=sum(task.submitted for task in beyond),
-        rejected=sum(task.rejected for task in beyond),
+    completed, failed = sum(task.completed for task in tasks), sum(task.failed for task in tasks)
+    return TaskStats(
+        submitted=sum(task.submitted for task in tasks),
+        rejected=sum(task.rejected for task in tasks),
         completed=completed,
         failed=failed,
-        cancelled=sum(task.cancelled for task in beyond),
-        timed_out=sum(task.timed_out for task in beyond),
-        retried=sum(task.retried for task in beyond),
+        cancelled=sum(task.cancelled for task in tasks),
+        timed_out=sum(task.timed_out for task in tasks),
+        retried=sum(task.retried for task in tasks),
         outcomes=outcomes,
         success_rate=success_rate(completed, failed),
     )
-    return dict(list(tasks.items())[:SERIES]) | {OTHER: other}
-
-
-def _named(name: str, known: dict[str, Any]) -> str:
-    return name if name in known or len(known) < SERIES else OTHER
 
 
 def _error_of(event: JobSettled) -> str:

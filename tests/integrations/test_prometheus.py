@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from types import FunctionType
 
 import pytest
 
@@ -195,6 +196,41 @@ def test_beyond_a_thousand_label_sets_the_rest_is_other_and_no_counter_falls():
     assert sum(shown.values()) == sum(more.values())
     again = collector._bounded("x", first | {("yet another", "E"): 5} | more)
     assert all(again[labels] >= shown[labels] for labels in shown)
+
+
+async def held(gate: asyncio.Event, fails: bool) -> None:
+    await gate.wait()
+    if fails:
+        raise LookupError
+
+
+def test_a_scrape_of_more_than_a_thousand_tasks_sums_up_to_the_totals(run):
+    async def main():
+        async with Runtime(concurrency=2_000) as rt:
+            registry = registered(rt)
+            gates, jobs = [], []
+            for number in range(1_100):
+                work = FunctionType(held.__code__, globals())
+                work.__qualname__ = f"work {number}"
+                gates.append(asyncio.Event())
+                jobs.append(await rt.submit(work, gates[-1], number % 2 == 0))
+            for gate in reversed(gates):
+                gate.set()
+            for job in jobs:
+                await job.wait()
+            return [sample for family in registry.collect() for sample in family.samples]
+
+    samples = run(main)
+
+    def total(name: str, **labels: str) -> float:
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+    assert total("bgruntime_jobs_submitted_total") == total("bgruntime_jobs_finished_total") == 1_100
+    assert total("bgruntime_job_failures_total") == 550
+    for name in ("bgruntime_job_duration_seconds", "bgruntime_job_queue_wait_seconds"):
+        assert total(f"{name}_count") == total(f"{name}_bucket", le="+Inf") == 1_100
+        assert len([one for one in samples if one.name == f"{name}_count"]) == 1_001
+    assert total("bgruntime_job_duration_seconds_count", task="other") >= 100
 
 
 def test_the_asgi_app_answers_with_the_metrics_of_the_runtime_and_the_process(run):
