@@ -252,6 +252,8 @@ def _record(
         ended,
         verdict.reason,
     )
-    if error is not None and verdict.state is JobState.DISCARDED:
+    if told:
+        record += (None, verdict.outcome)
+    elif error is not None and verdict.state is JobState.DISCARDED:
         record += (in_a_line(f"{type(error).__name__}: {said.message}", ERROR_LIMIT),)
     engine.recent.append(record)

@@ -24,8 +24,9 @@ class Record(NamedTuple):
     """What is kept of an attempt that ended, or of a job that ended without one. No arguments, no results.
 
     `waited` and `ran` are seconds, `at` the monotonic time of the end; `state` is where the job went.
-    `error` is the kind of what it raised for good, and what may be said of it, shortened; the tuples of
-    all other ends lack it.
+    `error` is the kind of what it raised for good, and what may be said of it, shortened. `last` is how
+    the last attempt of a job ended whose attempt was recorded before, at its timeout: `outcome` is None
+    then. The tuples of all other ends lack them.
     """
 
     entry: Entry
@@ -38,6 +39,7 @@ class Record(NamedTuple):
     at: float
     reason: str | None
     error: str | None = None
+    last: Outcome | None = None
 
 
 class Ending(NamedTuple):

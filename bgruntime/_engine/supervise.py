@@ -538,16 +538,22 @@ class Supervisor:
                 self.abandon(job)  # nothing can stop it: it counts as stuck from here on
 
     def record(
-        self, job: Job[Any], state: JobState, outcome: Outcome | None, now: float, reason: str | None
+        self,
+        job: Job[Any],
+        state: JobState,
+        outcome: Outcome | None,
+        now: float,
+        reason: str | None,
+        *last: Outcome | None,
     ) -> None:
-        """Note the end of an attempt, or of a job that had none."""
+        """Note the end of an attempt, or of a job that had none; *last* are the fields behind the others."""
         began = job._started if outcome is not None else None
         waited = (now if began is None else began) - job._since
         ran = 0.0 if began is None else now - began
         if job._id is None and state is not JobState.RETRYABLE:
             job._id = self.new_id()
         shell = job._entry.shell
-        self.recent.append((shell, job._id, state, outcome, job._attempt, waited, ran, now, reason))
+        self.recent.append((shell, job._id, state, outcome, job._attempt, waited, ran, now, reason, *last))
         if len(self.recent) >= self.fold_at:
             self.fold()
 
@@ -600,10 +606,11 @@ class Supervisor:
         elif not stop.told and stop.outcome is not Outcome.TIMED_OUT:
             state = JobState.AVAILABLE if self.interrupts and self.will_requeue(job) else JobState.CANCELLED
             self.record(job, state, Outcome.STUCK, self.clock(), stop.reason)
-            settle(self, job, state, stop.fate or stop.reason, None if state is AVAILABLE else stop.outcome)
+            settle(self, job, state, stop.fate or stop.reason, Outcome.STUCK)
         else:
             # Its attempt was recorded when its end was told; this is the end of the job.
-            self.record(job, JobState.DISCARDED, None if stop.told else Outcome.STUCK, self.clock(), "stuck")
+            outcome, last = (None, (None, Outcome.STUCK)) if stop.told else (Outcome.STUCK, ())
+            self.record(job, JobState.DISCARDED, outcome, self.clock(), str(Outcome.STUCK), *last)
             settle(self, job, JobState.DISCARDED, str(Outcome.STUCK), Outcome.STUCK)
         more = job._get_more()
         if more.retake is not None:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 from bgruntime import RuntimeStats
@@ -29,14 +28,14 @@ from bgruntime.extend import (
 from ._failures import Reasons, together
 from ._process import Process
 from ._trends import Trends
-from ._window import Slice, Window, merged, minute_of, recent_of, spread_of
+from ._window import End, Slice, Window, merged, minute_of, recent_of, spread_of
 
 SERIES = 1_000  # tasks that are told apart
 OTHER = "other"
 
 _ENTRY, _STATE, _OUTCOME, _WAITED, _RAN, _AT = 0, 2, 3, 5, 6, 7  # where they stand in a Record
+_LAST = 10  # which only the records of ends have that were told before
 _SUCCEEDED = Outcome.SUCCEEDED
-_end_of = itemgetter(_STATE, _OUTCOME)
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
 
 
@@ -93,7 +92,7 @@ class Metrics:
         ends = Counter(map(_end_of, others))
         if len(others) < len(records):
             # By far the most: hashing two enums for each would cost more than all the rest.
-            ends[JobState.COMPLETED, _SUCCEEDED] = len(records) - len(others)
+            ends[JobState.COMPLETED, _SUCCEEDED, None] = len(records) - len(others)
         ran = [record for record in records if record[_OUTCOME] is not None] if others else records
         window = self._windows.setdefault(self._named(name), Window())
         run_times, waits = [record[_RAN] for record in ran], [record[_WAITED] for record in ran]
@@ -190,6 +189,10 @@ def _summed(tasks: Sequence[TaskStats]) -> TaskStats:
         outcomes=outcomes,
         success_rate=success_rate(completed, failed),
     )
+
+
+def _end_of(record: Any) -> End:
+    return record[_STATE], record[_OUTCOME], record[_LAST] if len(record) > _LAST else None
 
 
 def _error_of(event: JobSettled) -> str:
