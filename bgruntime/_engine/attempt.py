@@ -15,7 +15,7 @@ from .._model.states import JobState
 from .._parts.frames import clear_frames, without_own_frames
 from .._parts.texts import in_a_line
 from .decide import Verdict, decide, name_the_end
-from .redact import Said, may_be_said
+from .redact import Said, may_be_said, reason_said
 from .settle import ENGINE, Ending, settle, timed_out, wake
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def _record(
         started - job._since,
         ended - started,
         ended,
-        verdict.reason,
+        reason_said(job, verdict.reason),
     )
     if told:
         record += (None, verdict.outcome)

@@ -35,6 +35,7 @@ from . import dispatch
 from .attempt import finish, running_job
 from .decide import Verdict, may_run_again
 from .dispatch import Line, enqueue, list_line
+from .redact import reason_said
 from .settle import Ending, settle, timed_out
 from .shared import SharedResources
 from .surround import call_for
@@ -552,8 +553,8 @@ class Supervisor:
         ran = 0.0 if began is None else now - began
         if job._id is None and state is not JobState.RETRYABLE:
             job._id = self.new_id()
-        shell = job._entry.shell
-        self.recent.append((shell, job._id, state, outcome, job._attempt, waited, ran, now, reason, *last))
+        said, shell = reason_said(job, reason), job._entry.shell
+        self.recent.append((shell, job._id, state, outcome, job._attempt, waited, ran, now, said, *last))
         if len(self.recent) >= self.fold_at:
             self.fold()
 

@@ -297,7 +297,7 @@ class Job(Generic[R_co]):
 
     @property
     def reason(self) -> str | None:
-        """Why it entered its state, where there is more to say than the state."""
+        """Why it entered its state, where there is more to say than the state; without the job's secrets."""
         return None if self._reason is None else str(self._reason)
 
     @property
