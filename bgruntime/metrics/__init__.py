@@ -27,14 +27,10 @@ from bgruntime.extend import (
 
 from ._failures import Reasons, together
 from ._process import Process
+from ._records import AT, ENTRY, LAST, OTHER, OUTCOME, RAN, SERIES, STATE, WAITED
 from ._trends import Trends
 from ._window import End, Slice, Window, merged, minute_of, recent_of, spread_of
 
-SERIES = 1_000  # tasks that are told apart
-OTHER = "other"
-
-_ENTRY, _STATE, _OUTCOME, _WAITED, _RAN, _AT = 0, 2, 3, 5, 6, 7  # where they stand in a Record
-_LAST = 10  # which only the records of ends have that were told before
 _SUCCEEDED = Outcome.SUCCEEDED
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
 
@@ -88,15 +84,15 @@ class Metrics:
 
     def _count(self, name: str, records: Sequence[Any]) -> None:
         """Count *records* of one task, from one minute."""
-        others = [record for record in records if record[_OUTCOME] is not _SUCCEEDED]
+        others = [record for record in records if record[OUTCOME] is not _SUCCEEDED]
         ends = Counter(map(_end_of, others))
         if len(others) < len(records):
             # By far the most: hashing two enums for each would cost more than all the rest.
             ends[JobState.COMPLETED, _SUCCEEDED, None] = len(records) - len(others)
-        ran = [record for record in records if record[_OUTCOME] is not None] if others else records
+        ran = [record for record in records if record[OUTCOME] is not None] if others else records
         window = self._windows.setdefault(self._named(name), Window())
-        run_times, waits = [record[_RAN] for record in ran], [record[_WAITED] for record in ran]
-        window.add(records[-1][_AT], ends, run_times, waits)
+        run_times, waits = [record[RAN] for record in ran], [record[WAITED] for record in ran]
+        window.add(records[-1][AT], ends, run_times, waits)
 
     def _named(self, name: str) -> str:
         """What a task is counted as, always the same: whoever comes first is told apart, in every number."""
@@ -153,9 +149,9 @@ class Metrics:
 
 def _by_minute(records: Sequence[Any]) -> Iterable[Sequence[Any]]:
     """*records*, which are in the order of their ends, in one piece for each minute."""
-    if not records or minute_of(records[0][_AT]) == minute_of(records[-1][_AT]):
+    if not records or minute_of(records[0][AT]) == minute_of(records[-1][AT]):
         return (records,)
-    return [list(group) for _, group in groupby(records, lambda record: minute_of(record[_AT]))]
+    return [list(group) for _, group in groupby(records, lambda record: minute_of(record[AT]))]
 
 
 def _by_task(records: Sequence[Any]) -> dict[str, list[Any]]:
@@ -163,8 +159,8 @@ def _by_task(records: Sequence[Any]) -> dict[str, list[Any]]:
     by_task: dict[Any, list[Any]] = {}
     entry, into = None, None
     for record in records:
-        if record[_ENTRY] is not entry or into is None:
-            entry = record[_ENTRY]
+        if record[ENTRY] is not entry or into is None:
+            entry = record[ENTRY]
             into = by_task.setdefault(entry.name, [])
         into.append(record)
     return by_task
@@ -192,7 +188,7 @@ def _summed(tasks: Sequence[TaskStats]) -> TaskStats:
 
 
 def _end_of(record: Any) -> End:
-    return record[_STATE], record[_OUTCOME], record[_LAST] if len(record) > _LAST else None
+    return record[STATE], record[OUTCOME], record[LAST] if len(record) > LAST else None
 
 
 def _error_of(event: JobSettled) -> str:
