@@ -6,8 +6,8 @@ import atexit
 import inspect
 import shutil
 import tempfile
-import threading
-from collections.abc import Callable
+from asyncio import _get_running_loop
+from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from ._engine.threads import to_the_end
 from ._model.jobs import Job
 from ._model.states import JobState
 from ._parts import ports
+from ._parts.flags import Flag
 from ._parts.secrets import Secrets
 
 T = TypeVar("T")
@@ -27,20 +28,32 @@ NO_SECRETS = Secrets()
 
 
 class Stopping:
-    """Whether this job was asked to stop. Both methods work in threads."""
+    """Whether this job was asked to stop. Threads `wait` for it, async code awaits it."""
 
-    __slots__ = ("_event",)
+    __slots__ = ("_flag",)
 
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
+    def __init__(self, flag: Flag) -> None:
+        self._flag = flag
 
     def is_set(self) -> bool:
         """Whether it was: by a timeout, a cancellation, or because the runtime is stopping."""
-        return self._event.is_set()
+        return self._flag.is_set()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block this thread until it is, at most *timeout* seconds; returns whether it is."""
-        return self._event.wait(timeout)
+        """Block this thread until it is, at most *timeout* seconds; returns whether it is.
+
+        Raises:
+            RuntimeError: this thread runs an event loop, which would be blocked: await it there.
+        """
+        if _get_running_loop() is not None:
+            raise RuntimeError(
+                "stopping.wait() blocks its thread, and this one runs an event loop: "
+                "await current_job().stopping instead, inside asyncio.timeout() for a limit"
+            )
+        return self._flag.wait(timeout)
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._flag.__await__()
 
     def __repr__(self) -> str:
         return f"<Stopping {'set' if self.is_set() else 'not set'}>"
@@ -87,10 +100,13 @@ class JobContext:
 
     @property
     def stopping(self) -> Stopping:
-        """Set before any cancellation, and when the runtime begins to drain for its stop."""
+        """Set before any cancellation, and when the runtime begins to drain for its stop.
+
+        A plain function asks ``is_set()`` or blocks in ``wait(timeout)``; an async one awaits it.
+        """
         more = self._job._get_more()
         if more.stopping is None:
-            more.stopping = threading.Event()
+            more.stopping = Flag()
             if self._job._stop is not None or self._job._entry.engine.stopping:
                 more.stopping.set()
         return Stopping(more.stopping)

@@ -29,7 +29,7 @@ class Host:
     def __init__(self, runtime: Runtime, engine: Supervisor) -> None:
         self._runtime = runtime
         self._engine = engine
-        self._trace: Callable[[], str] = str
+        self._trace: Callable[[Job[Any]], str] | None = None
 
     @property
     def runtime(self) -> Runtime:
@@ -77,12 +77,12 @@ class Host:
     def complain(self, about: str, error: BaseException | None) -> None:
         self._engine.complain(about, error)
 
-    def trace_by(self, source: Callable[[], str]) -> None:
+    def trace_by(self, source: Callable[[Job[Any]], str]) -> None:
         self._trace = source
 
-    def trace(self) -> str:
+    def trace(self, job: Job[Any]) -> str:
         try:
-            return self._trace()
+            return "" if self._trace is None else self._trace(job)
         except Exception as error:
             self._engine.complain("the source of traces failed", error)
             return ""

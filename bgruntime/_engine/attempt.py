@@ -15,7 +15,7 @@ from .._model.states import JobState
 from .._parts.frames import clear_frames, without_own_frames
 from .._parts.texts import in_a_line
 from .decide import Verdict, decide, name_the_end
-from .redact import Said, may_be_said
+from .redact import Said, may_be_said, reason_said
 from .settle import ENGINE, Ending, settle, timed_out, wake
 
 if TYPE_CHECKING:
@@ -243,8 +243,10 @@ def _record(
         started - job._since,
         ended - started,
         ended,
-        verdict.reason,
+        reason_said(job, verdict.reason),
     )
-    if error is not None and verdict.state is JobState.DISCARDED:
+    if told:
+        record += (None, verdict.outcome)
+    elif error is not None and verdict.state is JobState.DISCARDED:
         record += (in_a_line(f"{type(error).__name__}: {said.message}", ERROR_LIMIT),)
     engine.history.add(job._entry, record)

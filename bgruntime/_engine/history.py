@@ -27,8 +27,9 @@ class Record(NamedTuple):
     """What is kept of an attempt that ended, or of a job that ended without one. No arguments, no results.
 
     `waited` and `ran` are seconds, `at` the monotonic time of the end; `state` is where the job went.
-    `error` is the kind of what it raised for good, and what may be said of it, shortened; the tuples of
-    all other ends lack it.
+    `error` is the kind of what it raised for good, and what may be said of it, shortened. `last` is how
+    the last attempt of a job ended whose attempt was recorded before, at its timeout: `outcome` is None
+    then. The tuples of all other ends lack them.
     """
 
     entry: Entry
@@ -41,6 +42,7 @@ class Record(NamedTuple):
     at: float
     reason: str | None
     error: str | None = None
+    last: Outcome | None = None
 
 
 class Successes(NamedTuple):
@@ -100,7 +102,7 @@ class History:
     """The last jobs that ended. Failures are kept apart: many that completed do not push them out."""
 
     def __init__(self, new_id: Callable[[], str]) -> None:
-        self.recent: list[Any] = []  # not counted yet: records as tuples, and successes
+        self.recent: list[Any] = []  # not counted yet: records as tuples, and successes before those
         self._successes: deque[Successes] = deque()
         self._kept = 0  # jobs in those
         self._others: deque[Any] = deque(maxlen=KEEP_FINISHED)

@@ -8,10 +8,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from .._model.jobs import Definition, Job, arguments_of
+from .._model.outcomes import Outcome, Reason
 from .._parts.secrets import Secrets, secret_parts
 from .._parts.texts import message_of
 
 _NONE = Secrets()
+_OWN_WORDS = frozenset(map(str, (*Outcome, *Reason, "self")))
 
 
 class _Everything(Secrets):
@@ -71,6 +73,16 @@ def may_be_said(job: Job[Any], error: BaseException | None, reason: str | None =
         return Said(message, None if reason is None else secrets.scrub(reason), secrets.scrub)
     except Exception as failed:  # an argument whose attributes raise: then nothing may be said
         return Said(f"<not shown: {type(failed).__qualname__} while looking for secrets>", None, _nothing)
+
+
+def reason_said(job: Job[Any], reason: str | None) -> str | None:
+    """What may be said of the *reason* that somebody gave, to `Discard` or a cancel: no secrets of *job*.
+
+    The words of the runtime's own stay what they are, and cost no look for secrets.
+    """
+    if reason is None or type(reason) is Reason or (type(reason) is str and reason in _OWN_WORDS):
+        return reason
+    return may_be_said(job, None, reason).reason
 
 
 def _nothing(text: str) -> str:

@@ -12,7 +12,7 @@ from .._model.jobs import OVER, Job, Waiter
 from .._model.outcomes import Outcome, Reason, Retry
 from .._model.states import JobState, check_move
 from .._parts.frames import clear_frames, without_own_frames
-from .redact import Said, keep_secrets, may_be_said
+from .redact import Said, keep_secrets, may_be_said, reason_said
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
@@ -46,7 +46,7 @@ def settle(
     """
     if not (state is JobState.AVAILABLE is job._state):
         job._state = check_move(job._state, state)
-    job._reason = reason
+    job._reason = reason_said(job, reason)
     job._trace = None
     if state is JobState.COMPLETED:
         job._value = value

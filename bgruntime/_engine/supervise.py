@@ -33,7 +33,8 @@ from . import dispatch
 from .attempt import finish, running_job
 from .decide import Verdict, may_run_again
 from .dispatch import Line, enqueue, list_line
-from .history import FOLD_AT, KEEP_FINISHED, History, Record, Successes
+from .history import FOLD_AT, KEEP_FINISHED, History, Record
+from .redact import reason_said
 from .settle import Ending, settle, timed_out
 from .shared import SharedResources
 from .surround import call_for
@@ -74,6 +75,7 @@ class Supervisor:
         "lines",
         "live",
         "loop",
+        "loose",
         "measuring",
         "middleware",
         "named",
@@ -143,9 +145,7 @@ class Supervisor:
         self.disturbed = False  # set when a pump that runs has to look around again
         self.context = Context()  # the pump's: a callback keeps alive what is in its context
         self.pump = partial(dispatch.pump, self)
-        self.pump_at = (
-            dispatch.pump_at
-        )  # a partial would cost 80 ns a job
+        self.pump_at = dispatch.pump_at  # a partial would cost 80 ns a job
         self.timers = Timers(loop, ports)
         self.later: dict[Job[Any], None] = {}
         self.live: dict[Job[Any], None] = {}
@@ -154,6 +154,7 @@ class Supervisor:
         self.deadline_at = FOREVER
         self._deadline_timer: Cancellable | None = None
         self.entries: dict[Definition, Entry] = {}
+        self.loose: dict[Any, Entry] = {}  # what stays of entries that are not kept
         self.open: dict[Any, Entry] = {}  # what was submitted before and needs nothing special, while it may
         self.tallies: dict[str, Tally] = {}
         self.history = History(self.new_id)
@@ -221,8 +222,9 @@ class Supervisor:
             entry.push = line.lanes.lines[entry.priority].append
             if definition.kept:
                 self.entries[definition] = entry
-            else:
-                entry.ends = _LooseEnds(self.history, entry.shell)
+            elif entry.plain:
+                alike = (definition.name, name, definition.options.max_attempts)
+                entry.join(self.loose.setdefault(alike, entry.shell))
         return entry
 
     def opens(self, task: Any, entry: Entry) -> None:
@@ -286,7 +288,7 @@ class Supervisor:
     def fold(self) -> None:
         """Count the attempts that ended since the last time, and hand them to whoever measures."""
         self.unfolded = 0
-        batch = self.history.fold(self.entries.values())
+        batch = self.history.fold((*self.entries.values(), *self.loose.values()))
         if batch is None:
             return
         for observer in self.measuring:
@@ -519,16 +521,22 @@ class Supervisor:
                 self.abandon(job)  # nothing can stop it: it counts as stuck from here on
 
     def record(
-        self, job: Job[Any], state: JobState, outcome: Outcome | None, now: float, reason: str | None
+        self,
+        job: Job[Any],
+        state: JobState,
+        outcome: Outcome | None,
+        now: float,
+        reason: str | None,
+        *last: Outcome | None,
     ) -> None:
-        """Note the end of an attempt, or of a job that had none."""
+        """Note the end of an attempt, or of a job that had none; *last* are the fields behind the others."""
         began = job._started if outcome is not None else None
         waited = (now if began is None else began) - job._since
         ran = 0.0 if began is None else now - began
         if job._id is None and state is not JobState.RETRYABLE:
             job._id = self.new_id()
-        shell = job._entry.shell
-        record = (shell, job._id, state, outcome, job._attempt, waited, ran, now, reason)
+        said, shell = reason_said(job, reason), job._entry.shell
+        record = (shell, job._id, state, outcome, job._attempt, waited, ran, now, said, *last)
         self.history.add(job._entry, record)
         if len(self.history.recent) >= FOLD_AT:
             self.fold()
@@ -582,10 +590,11 @@ class Supervisor:
         elif not stop.told and stop.outcome is not Outcome.TIMED_OUT:
             state = JobState.AVAILABLE if self.interrupts and self.will_requeue(job) else JobState.CANCELLED
             self.record(job, state, Outcome.STUCK, self.clock(), stop.reason)
-            settle(self, job, state, stop.fate or stop.reason, None if state is AVAILABLE else stop.outcome)
+            settle(self, job, state, stop.fate or stop.reason, Outcome.STUCK)
         else:
             # Its attempt was recorded when its end was told; this is the end of the job.
-            self.record(job, JobState.DISCARDED, None if stop.told else Outcome.STUCK, self.clock(), "stuck")
+            outcome, last = (None, (None, Outcome.STUCK)) if stop.told else (Outcome.STUCK, ())
+            self.record(job, JobState.DISCARDED, outcome, self.clock(), str(Outcome.STUCK), *last)
             settle(self, job, JobState.DISCARDED, str(Outcome.STUCK), Outcome.STUCK)
         more = job._get_more()
         if more.retake is not None:
@@ -882,22 +891,6 @@ class Wait:
 def _each_its_own(clock: Callable[[], float]) -> Callable[[], float]:
     """*clock*, whose every reading is an object of its own, as those of the real one are."""
     return lambda: clock() + 0.0
-
-
-class _LooseEnds:
-    """Takes the ends of an entry that the engine does not keep."""
-
-    __slots__ = ("_history", "_shell")
-
-    def __init__(self, history: History, shell: Entry) -> None:
-        self._history = history
-        self._shell = shell
-
-    def __len__(self) -> int:
-        return 0  # it keeps none
-
-    def extend(self, end: tuple[Any, ...]) -> None:
-        self._history.recent.append(Successes.of(self._shell, end))
 
 
 class _Told:

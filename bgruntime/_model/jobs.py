@@ -167,6 +167,10 @@ class Entry:
         self.ends: Any = []  # of first attempts that succeeded, until they are counted: four values each
         self.shell = self if definition.kept else self._without_function()
 
+    def join(self, shell: Entry) -> None:
+        """Leave behind what *shell* does, as others of the same name: one such for each job would pile up."""
+        self.shell, self.ends = shell, shell.ends
+
     def _without_function(self) -> Entry:
         definition = Definition(self.name, _gone, self.options, self.threaded, kept=True)
         return Entry(self.engine, definition, self.queue, self.tally, _gone)
@@ -308,7 +312,7 @@ class Job(Generic[R_co]):
 
     @property
     def reason(self) -> str | None:
-        """Why it entered its state, where there is more to say than the state."""
+        """Why it entered its state, where there is more to say than the state; without the job's secrets."""
         reason = reason_of(self)
         return None if reason is None else str(reason)
 

@@ -54,8 +54,11 @@ class ObserverHost(Protocol):
     def complain(self, about: str, error: BaseException | None, /) -> None:
         """Count a fault under these words in `stats().faults`, and report the first of its kind."""
 
-    def trace_by(self, source: Callable[[], str], /) -> None:
-        """Have the journal ask *source* for the traceparent of the code that submits a durable job."""
+    def trace_by(self, source: Callable[[Job[Any]], str], /) -> None:
+        """Have the journal ask *source* for the traceparent it keeps with a durable job.
+
+        It is asked while the job is being submitted, in the context of whoever does; that may be refused.
+        """
 
     def job_of(self, task: Any, /) -> Job[Any] | None:
         """The job whose code this asyncio task runs, None for other tasks. From any thread.
@@ -187,8 +190,8 @@ class JournalHost(Protocol):
     def emit(self, event: Event) -> None:
         """Tell whoever listens."""
 
-    def trace(self) -> str:
-        """The W3C traceparent of the code that runs now, "" where nobody traces."""
+    def trace(self, job: Job[Any], /) -> str:
+        """The W3C traceparent to keep with *job*, which is being submitted; "" where nobody traces."""
         ...
 
     def nudge(self) -> None:

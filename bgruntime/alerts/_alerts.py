@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -23,8 +22,7 @@ from bgruntime.extend import (
     ports,
 )
 
-from ._channels import channel_of, name_of_channel
-from ._delivery import Delivery
+from ._post import Post
 from ._rules import DEFAULT_RULES, PER_TASK, SAMPLED, Alert, AlertRule, State
 from ._watch import Reading, Watch
 
@@ -87,7 +85,7 @@ class Alerts:
         if not every > 0:
             raise ValueError(f"every is in seconds and must be more than 0, got {every!r}")
         self.rules = tuple(rules)
-        self._channels = [(name_of_channel(given), channel_of(given)) for given in channels]
+        self._post = Post(channels, self._complain, self._delivered)
         self._every = every
         self._silenced: dict[str, float] = dict.fromkeys(silence, FOREVER)
         self._host: ObserverHost | None = None
@@ -97,46 +95,32 @@ class Alerts:
         self._ports = ports.current()
         self._watch = Watch(self.rules)
         self._raised: dict[Key, Raised] = {}
-        self._deliveries: list[Delivery] = []
-        self._timer: Any = None
 
     # -- its life ------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         self._forget()
-        self._deliveries = [
-            await Delivery(name, channel, self._complain, self._delivered).__aenter__()
-            for name, channel in self._channels
-        ]
+        await self._post.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
         try:
             self.look()
         finally:
-            # All at once: leaving waits for the slowest, not for one after another.
-            await asyncio.gather(*(one.__aexit__(kind, error, trace) for one in self._deliveries))
+            await self._post.__aexit__(kind, error, trace)
 
     def attach(self, host: ObserverHost, /) -> None:
         """Begin to watch the runtime behind *host*."""
         self._host = host
-        self._loop = asyncio.get_running_loop()
-        self._set_timer()
-
-    def _set_timer(self) -> None:
-        self._timer = self._ports.call_later(self._loop, self._every, self._turn)
+        self._post.turn_every(self._every, self._turn)
 
     def _turn(self) -> None:
         try:
             self.look()
         except Exception as error:
             self._complain("alerts failed to look", error)
-        finally:
-            self._set_timer()
 
     # -- what it hears -------------------------------------------------------------------------
 
@@ -189,14 +173,7 @@ class Alerts:
         """Send a test alert to each channel, once; what went wrong by channel, "" where nothing did."""
         now = self._ports.time()
         alert = Alert("test", "test", "test", None, 0.0, 0.0, 0.0, now, now, message="this is a test")
-        deliveries = [
-            Delivery(name, channel, self._complain, self._delivered) for name, channel in self._channels
-        ]
-        errors = await asyncio.gather(*(one.try_once(alert) for one in deliveries))
-        return {
-            one.name: "" if error is None else type(error).__name__
-            for one, error in zip(deliveries, errors, strict=True)
-        }
+        return await self._post.try_once(alert)
 
     def checks(self) -> Sequence[Check]:
         """A warning for each alert that goes on and for each channel that fails."""
@@ -205,7 +182,7 @@ class Alerts:
             for one in self._raised.values()
             if one.last is not None
         ]
-        failing = [Check("alerts", "warn", one.problem) for one in self._deliveries if one.problem]
+        failing = [Check("alerts", "warn", problem) for problem in self._post.problems()]
         return [*going_on, *failing] or [Check("alerts", "pass")]
 
     def _subjects(self, rule: AlertRule) -> Iterator[str | None]:
@@ -245,8 +222,7 @@ class Alerts:
         if self._is_silenced(going_on.task, now) or (state == "resolved" and going_on.told_at is None):
             return
         going_on.told_at = now
-        for delivery in self._deliveries:
-            delivery.put(alert)
+        self._post.put(alert)
 
     def _alert(self, going_on: Raised, state: State, reading: Reading) -> Alert:
         rule, subject = going_on.rule, self._watch.subject(going_on.task)

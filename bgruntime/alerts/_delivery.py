@@ -55,11 +55,13 @@ class Delivery:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._leaving.set()
-        await self._mailbox.__aexit__(kind, error, trace)
-        for task in self._hanging:
-            task.cancel()
-        if self._hanging:
-            await asyncio.wait(self._hanging, timeout=0.1)
+        try:
+            await self._mailbox.__aexit__(kind, error, trace)
+        finally:
+            for task in self._hanging:
+                task.cancel()
+            if self._hanging:
+                await asyncio.wait(self._hanging, timeout=0.1)
 
     async def _deliver(self, alerts: Sequence[Alert]) -> None:
         for alert in alerts:

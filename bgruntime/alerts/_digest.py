@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
 from bgruntime.extend import ObserverHost, ports
 
-from ._channels import channel_of, name_of_channel
-from ._delivery import Delivery
+from ._post import Post
 from ._rules import Alert
 
 DAY = 86_400.0
@@ -38,49 +36,30 @@ class Digest:
     def __init__(self, channels: Sequence[Any] = ("log",), *, every: float = DAY) -> None:
         if not every > 0:
             raise ValueError(f"every is in seconds and must be more than 0, got {every!r}")
-        self._channels = [(name_of_channel(given), channel_of(given)) for given in channels]
         self._every = every
         self._host: ObserverHost | None = None
-        self._deliveries: list[Delivery] = []
-        self._timer: Any = None
-        self._looking: asyncio.Task[None] | None = None
+        self._post = Post(channels, self._complain)
 
     async def __aenter__(self) -> Self:
-        self._timer = self._looking = None  # of an earlier run, on another loop perhaps
-        self._deliveries = [
-            await Delivery(name, channel, self._complain, _delivered).__aenter__()
-            for name, channel in self._channels
-        ]
+        await self._post.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        try:
-            if self._looking is not None:
-                await asyncio.wait([self._looking])
-        finally:
-            await asyncio.gather(*(one.__aexit__(kind, error, trace) for one in self._deliveries))
+        await self._post.__aexit__(kind, error, trace)
 
     def attach(self, host: ObserverHost, /) -> None:
         """Tell of the journal of the runtime behind *host*."""
         self._host = host
         self._ports = ports.current()
-        self._loop = asyncio.get_running_loop()
-        self._set_timer()
+        self._post.turn_every(min(EVERY, self._every), self._turn)
 
     def on_event(self, event: Any, /) -> None:
         """Hear nothing."""
 
-    def _set_timer(self) -> None:
-        self._timer = self._ports.call_later(self._loop, min(EVERY, self._every), self._turn)
-
     def _turn(self) -> None:
-        self._set_timer()
-        if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self._look(), name="bgruntime-digest")
+        self._post.begin_look(self._look, "bgruntime-digest")
 
     async def _look(self) -> None:
         assert self._host is not None
@@ -115,17 +94,12 @@ class Digest:
             at=now,
             message="\n".join(lines),
         )
-        for delivery in self._deliveries:
-            delivery.put(alert)
+        self._post.put(alert)
         return alert
 
     def _complain(self, about: str, error: BaseException | None) -> None:
         if self._host is not None:
             self._host.complain(about, error)
-
-
-def _delivered(alert: Alert) -> None:
-    return
 
 
 __all__ = ["Digest"]

@@ -25,10 +25,13 @@ from bgruntime.extend import JobSettled, JobState, ObserverHost, ports
 from bgruntime.journal import Journal
 
 from ._problems import problem
+from ._space import Space, sizes_in
 
 P = ParamSpec("P")
 
 LIMIT = 16 * 1024 * 1024  # bytes
+TOTAL = 1024 * 1024 * 1024  # bytes
+FILES = 8  # of the greatest length that have room in any case
 PIECE = 1024 * 1024  # bytes
 DIGITS = 30  # of a length that are looked at: more than any limit has
 LOOK_AFTER = 0.2  # seconds from the end of a job to a look whether its file may go
@@ -53,22 +56,31 @@ class Uploads:
     Args:
         folder: made if it is not there; several processes may share it, and share the journal then.
         limit: bytes a file may have.
+        total: bytes that all files in the folder may have together, those that stay for a failure to be
+            redriven included; 1 GiB unless given, or what 8 files of *limit* have where that is more.
+            What other processes keep in the folder is known with a delay of about a second.
 
     Raises:
-        ValueError: *limit* is less than 1.
+        ValueError: *limit* is less than 1, or *total* is less than *limit*.
     """
 
     listens_to = (JobSettled,)
 
-    def __init__(self, folder: str | os.PathLike[str], *, limit: int = LIMIT) -> None:
+    def __init__(
+        self, folder: str | os.PathLike[str], *, limit: int = LIMIT, total: int | None = None
+    ) -> None:
         if limit < 1:
             raise ValueError(f"limit is in bytes and must be at least 1, got {limit!r}")
+        if total is not None and total < limit:
+            raise ValueError(f"total is in bytes and must be at least limit, {limit}, got {total!r}")
         self.folder = Path(folder).absolute()
         self.limit = limit
+        self.total = max(TOTAL, FILES * limit) if total is None else total
         self._forget()
 
     def _forget(self) -> None:
         self._ports = ports.current()
+        self._space = Space(self.total, self._sizes)
         self._owned: dict[str, Path] = {}  # by the id of a job that is not durable
         self._over: set[str] = set()  # names, of durable jobs that ended
         self._wake = asyncio.Event()
@@ -135,7 +147,8 @@ class Uploads:
         An `UploadFile` is closed. Whatever is raised, a cancellation included, nothing of the file stays.
 
         Raises:
-            HTTPException: 413, the file has more bytes than the limit.
+            HTTPException: 413, the file has more bytes than the limit; 503 with Retry-After, it and all
+                others would have more than the total.
             OSError: it cannot be written.
             RuntimeError: this is not among the observers of a running runtime.
             QueueFull, RuntimeClosed, PayloadError, JournalUnavailable: as `Runtime.submit`.
@@ -159,6 +172,7 @@ class Uploads:
         except BaseException:
             arriving.unlink(missing_ok=True)  # first: a move that is still going on fails then
             path.unlink(missing_ok=True)
+            self._space.give_back(name)
             raise
         finally:
             claim.unlink(missing_ok=True)
@@ -172,22 +186,37 @@ class Uploads:
         with open_private(path) as target:
             if isinstance(file, UploadFile):
                 try:
-                    await run_in_threadpool(self._copy, file.file, target)
+                    await run_in_threadpool(self._copy, file.file, target, path.name)
                 finally:
                     await file.close()
             else:
                 async for piece in file:
-                    await run_in_threadpool(self._write, target, piece)
+                    await run_in_threadpool(self._write, piece, target, path.name)
 
-    def _copy(self, source: BinaryIO, target: BinaryIO) -> None:
+    def _copy(self, source: BinaryIO, target: BinaryIO, name: str) -> None:
+        """Copy all of *source*, or refuse it before anything is written."""
+        source.seek(0, os.SEEK_END)
+        size = source.tell()
+        self._check_length(size)
+        self._space.take(name, size)
         source.seek(0)
-        while piece := source.read(PIECE):
-            self._write(target, piece)
+        shutil.copyfileobj(source, target, PIECE)
 
-    def _write(self, target: BinaryIO, piece: bytes) -> None:
-        if target.tell() + len(piece) > self.limit:
-            raise HTTPException(413, f"a file here has at most {self.limit} bytes")
+    def _write(self, piece: bytes, target: BinaryIO, name: str) -> None:
+        self._check_length(target.tell() + len(piece))
+        self._space.take(name, len(piece))
         target.write(piece)
+
+    def _check_length(self, size: int) -> None:
+        if size > self.limit:
+            raise HTTPException(413, f"a file here has at most {self.limit} bytes")
+
+    def _sizes(self) -> dict[str, int]:
+        """The bytes of all uploads, in the folders of processes first: they are moved out of there."""
+        sizes: dict[str, int] = {}
+        for folder in (*self.folder.glob(f"{OURS}*"), self.folder):
+            sizes |= sizes_in(folder, NAME.fullmatch)
+        return sizes
 
     # -- and out -------------------------------------------------------------------------------
 
@@ -204,6 +233,7 @@ class Uploads:
         path = self._owned.pop(id, None)
         if path is not None:
             path.unlink(missing_ok=True)
+            self._space.give_back(path.name)
 
     async def _sweep_on(self) -> None:
         while True:
@@ -240,6 +270,7 @@ class Uploads:
         kept = None if journal is None else await journal.get(name)
         if ended if kept is None else kept.state in ("completed", "cancelled"):
             (self.folder / name).unlink(missing_ok=True)
+            self._space.give_back(name)
 
 
 class BodyLimit:

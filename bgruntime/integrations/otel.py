@@ -62,7 +62,7 @@ class Tracing:
     The span of an attempt is the current one inside the job, and its trace_id stands in the job's log
     lines. It is the root of a trace of its own, with a link to the submission; with ``parent="submitter"``
     it is a child of it. A job that comes out of the journal, in another process too, is linked to the
-    span in which it was first submitted.
+    ``send`` span of its submission.
 
     Attributes follow OpenTelemetry's conventions for messaging, ``bgruntime.*`` holds the rest. Arguments
     and results are never among them, texts of errors are without the secrets of the job.
@@ -84,6 +84,7 @@ class Tracing:
         self._is_child = parent == "submitter"
         self._tracer: Tracer = NoOpTracerProvider().get_tracer(SYSTEM)
         self._sent: WeakKeyDictionary[Job[Any], tuple[SpanContext, ...]] = WeakKeyDictionary()
+        self._sending: WeakKeyDictionary[Job[Any], Span] = WeakKeyDictionary()
         self._spans: WeakKeyDictionary[Job[Any], Span] = WeakKeyDictionary()
 
     @property
@@ -98,7 +99,7 @@ class Tracing:
         """Trace the jobs of the runtime behind *host*."""
         self._tracer = self._found().get_tracer(SYSTEM, __version__)
         if self.listens_to is KINDS:
-            host.trace_by(traceparent_here)
+            host.trace_by(self._traceparent)
 
     def on_event(self, event: Event, /) -> None:
         """Begin or end the span that *event* is about."""
@@ -124,14 +125,22 @@ class Tracing:
             self._sent[job] = (earlier, here) if here.is_valid else (earlier,)
             return
         if is_adopted(job):
-            return  # where it was submitted there was no span
-        span = self._tracer.start_span(
-            f"send {job.task}", kind=SpanKind.PRODUCER, attributes=_attributes(job, "send")
-        )
+            return  # whoever submitted it did not trace
+        span = self._sending.pop(job, None) or self._send(job)
         span.end()
         sent = span.get_span_context()
         self._sent[job] = (sent,)
         mark_trace(job, traceparent_of(sent))
+
+    def _traceparent(self, job: Job[Any]) -> str:
+        """What is written down with a durable *job*: its ``send`` span, which lasts until it is accepted."""
+        self._sending[job] = span = self._send(job)
+        return traceparent_of(span.get_span_context())
+
+    def _send(self, job: Job[Any]) -> Span:
+        return self._tracer.start_span(
+            f"send {job.task}", kind=SpanKind.PRODUCER, attributes=_attributes(job, "send")
+        )
 
     def _started(self, job: Job[Any], event: AttemptStarted) -> None:
         """Begin the span of an attempt and make it the current one of the job, in whose context this runs."""
@@ -197,11 +206,6 @@ def _fail(span: Span, event: AttemptEnded) -> None:
         # `Span.record_exception` would write what the error says as it is, secrets included.
         told = {"exception.type": kind, "exception.message": event.message}
         span.add_event("exception", told | {"exception.stacktrace": written(error, event.scrub)})
-
-
-def traceparent_here() -> str:
-    """The W3C traceparent of the current span; "" where there is none."""
-    return traceparent_of(trace.get_current_span().get_span_context())
 
 
 def traceparent_of(context: SpanContext) -> str:

@@ -17,9 +17,9 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from bgruntime import PayloadError
-from bgruntime.extend import MASK, Secrets, secret_parts
+from bgruntime.extend import MASK, Secrets, capped, secret_parts
 
-from ._texts import capped, safe_repr, storable
+from ._texts import safe_repr, storable
 
 LIMIT = 256 * 1024  # bytes of JSON
 CONFIG = ConfigDict(

@@ -249,7 +249,7 @@ class Journal(Shelf):
 
     def _row(self, job: Job[Any], entry: Entry, payload: Payload) -> tuple[Any, ...]:
         definition = definition_of(job)
-        trace = trace_of(job) or ("" if self._host is None else self._host.trace())
+        trace = trace_of(job) or ("" if self._host is None else self._host.trace(job))
         options = None if definition.kept and not trace else options_of(definition, trace)
         return (
             entry.key,

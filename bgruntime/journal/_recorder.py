@@ -18,6 +18,7 @@ from bgruntime.extend import (
     Secrets,
     arguments_of,
     definition_of,
+    name_of,
     ports,
     trace_of,
 )
@@ -27,7 +28,7 @@ from ._codec import Codec
 from ._keys import milliseconds
 from ._ledger import Entry
 from ._states import Row
-from ._texts import message_of, name_of, storable
+from ._texts import message_of, storable
 from ._traces import Trace
 
 FIRST_PAUSE_MS = 1_000  # before the first automatic redrive; each further one waits twice as long

@@ -159,9 +159,7 @@ class Shelf:
         self, *, task: str | None = None, error: str | None = None, since: When = None, limit: int = 100
     ) -> list[FailureGroup]:
         """Open failures by task, exception and innermost line of the application; the most frequent first."""
-        wanted = filter_of(task=task, since=since)
-        if error is not None:
-            wanted = filter_of(task=task, error=error, since=since)
+        wanted = filter_of(task=task, error=error, since=since)
         await self._settled()
         return await self._access.read(_failures.groups, wanted, limit)
 

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-MESSAGE_LIMIT = 2_000  # characters
-REPR_LIMIT = 500
+from bgruntime import extend
+from bgruntime.extend import capped
 
-
-def capped(text: str, limit: int) -> str:
-    """At most `limit` characters; what was cut is counted at the end."""
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}… (+{len(text) - limit:,} characters)"
+REPR_LIMIT = 500  # characters
 
 
 def storable(text: str) -> str:
@@ -29,18 +24,5 @@ def safe_repr(value: object, limit: int = REPR_LIMIT) -> str:
 
 
 def message_of(error: BaseException, scrub: Callable[[str], str]) -> str:
-    """What `scrub` leaves of what the error says, its notes included; cut only after that."""
-    try:
-        text = str(error)
-    except Exception as failed:
-        text = f"<str raised {type(failed).__qualname__}>"
-    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
-    return storable(capped(scrub("\n".join([text, *notes])), MESSAGE_LIMIT))
-
-
-def name_of(kind: type) -> str:
-    """The name by which people know a class: `smtplib.SMTPException`, and `ValueError` without a module."""
-    module = kind.__module__
-    if module in ("builtins", "__main__"):
-        return kind.__qualname__
-    return f"{'bgruntime' if module.startswith('bgruntime.') else module}.{kind.__qualname__}"
+    """What *scrub* leaves of what the error says, its notes included; cut only after that."""
+    return storable(extend.message_of(error, scrub))

@@ -14,13 +14,14 @@ from types import TracebackType
 from typing import cast
 
 import bgruntime
-from bgruntime.extend import Secrets
+from bgruntime.extend import Secrets, capped, name_of
 
-from ._texts import MESSAGE_LIMIT, capped, message_of, name_of
+from ._texts import message_of
 
 FRAMES = 40  # of one error: the outermost 10 and the innermost 30
 OUTERMOST = 10
 LINKS = 8  # of a chain of causes
+MESSAGE_LIMIT = 2_000  # characters of what one error says
 BODY_LIMIT = 16_000  # characters
 REMEMBERED = 500  # bodies that were written out already
 SOURCE_LIMIT = 200

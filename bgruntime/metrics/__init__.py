@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from operator import itemgetter, sub
+from operator import sub
 from typing import Any, NamedTuple
 
 from bgruntime import RuntimeStats
@@ -31,15 +31,11 @@ from bgruntime.extend import (
 
 from ._failures import Reasons, together
 from ._process import Process
+from ._records import AT, ENTRY, LAST, OTHER, OUTCOME, RAN, SERIES, STATE, WAITED
 from ._trends import Trends
-from ._window import MINUTE, Ends, Slice, Window, merged, minute_of, recent_of, spread_of
+from ._window import MINUTE, End, Ends, Slice, Window, merged, minute_of, recent_of, spread_of
 
-SERIES = 1_000  # tasks that are told apart
-OTHER = "other"
-
-_ENTRY, _STATE, _OUTCOME, _WAITED, _RAN, _AT = 0, 2, 3, 5, 6, 7  # where they stand in a Record
-_COMPLETED = (JobState.COMPLETED, Outcome.SUCCEEDED)
-_end_of = itemgetter(_STATE, _OUTCOME)
+_COMPLETED: End = (JobState.COMPLETED, Outcome.SUCCEEDED, None)
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
 
 
@@ -76,6 +72,7 @@ class Metrics:
 
     def _forget(self) -> None:
         self._ports = ports.current()
+        self._told_apart: set[str] = set()
         self._windows: dict[str, Window] = {}
         self._reasons: dict[str, Reasons] = {}
         self._rejections: Counter[str] = Counter()
@@ -85,8 +82,7 @@ class Metrics:
         """Count why a job failed, or was not taken."""
         match event:
             case JobSettled(job=job, state=state) if self.on and state in _FAILED:
-                name = _named(job.task, self._reasons)
-                reasons = self._reasons.setdefault(name, Reasons())
+                reasons = self._reasons.setdefault(self._named(job.task), Reasons())
                 reasons.add(_error_of(event), event.message, self._ports.time())
             case JobRejected() if self.on:
                 self._rejections[event.reason] += 1
@@ -107,7 +103,15 @@ class Metrics:
         if len(pieces) > 1:
             pieces.sort(key=_minute_of)  # a window does not go back
         for name, at, ends, run_times, waits in pieces:
-            self._windows.setdefault(_named(name, self._windows), Window()).add(at, ends, run_times, waits)
+            self._windows.setdefault(self._named(name), Window()).add(at, ends, run_times, waits)
+
+    def _named(self, name: str) -> str:
+        """What a task is counted as, always the same: whoever comes first is told apart, in every number."""
+        if name not in self._told_apart:
+            if len(self._told_apart) >= SERIES:
+                return OTHER
+            self._told_apart.add(name)
+        return name
 
     def complete(self, stats: RuntimeStats, /) -> RuntimeStats:
         """*stats* with the percentiles, the last five minutes, the reasons and the process."""
@@ -133,7 +137,7 @@ class Metrics:
     ) -> dict[str, TaskStats]:
         nothing = Slice()
         tasks: dict[str, TaskStats] = {}
-        for name, task in _bounded(stats.tasks).items():
+        for name, task in self._bounded(stats.tasks).items():
             total, recent = totals.get(name, nothing), recents.get(name, nothing)
             reasons = self._reasons.get(name)
             tasks[name] = replace(
@@ -145,6 +149,13 @@ class Metrics:
                 finished=total.finished(),
             )
         return tasks
+
+    def _bounded(self, tasks: Mapping[str, TaskStats]) -> dict[str, TaskStats]:
+        """*tasks* by what they are counted as."""
+        by_name: dict[str, list[TaskStats]] = {}
+        for name, task in tasks.items():
+            by_name.setdefault(self._named(name), []).append(task)
+        return {name: _summed(several) for name, several in by_name.items()}
 
 
 def _of_successes(some: Successes) -> Iterator[_Piece]:
@@ -162,9 +173,9 @@ def _of_successes(some: Successes) -> Iterator[_Piece]:
 
 def _of_records(name: str, records: Sequence[Any]) -> _Piece:
     """Records of one task, from one minute."""
-    ran = [record for record in records if record[_OUTCOME] is not None]
-    run_times, waits = [record[_RAN] for record in ran], [record[_WAITED] for record in ran]
-    return _Piece(name, records[-1][_AT], Counter(map(_end_of, records)), run_times, waits)
+    ran = [record for record in records if record[OUTCOME] is not None]
+    run_times, waits = [record[RAN] for record in ran], [record[WAITED] for record in ran]
+    return _Piece(name, records[-1][AT], Counter(map(_end_of, records)), run_times, waits)
 
 
 def _minute_of(piece: _Piece) -> int:
@@ -175,44 +186,42 @@ def _by_minute(records: Sequence[Any]) -> Iterable[Sequence[Any]]:
     """*records*, which are in the order of their ends, in one piece for each minute."""
     if not records:
         return ()
-    if minute_of(records[0][_AT]) == minute_of(records[-1][_AT]):
+    if minute_of(records[0][AT]) == minute_of(records[-1][AT]):
         return (records,)
-    return [list(group) for _, group in groupby(records, lambda record: minute_of(record[_AT]))]
+    return [list(group) for _, group in groupby(records, lambda record: minute_of(record[AT]))]
 
 
 def _by_task(records: Sequence[Any]) -> dict[str, list[Any]]:
     """*records* by the name of their task, each list in their order."""
     by_task: dict[str, list[Any]] = {}
     for record in records:
-        by_task.setdefault(record[_ENTRY].name, []).append(record)
+        by_task.setdefault(record[ENTRY].name, []).append(record)
     return by_task
 
 
-def _bounded(tasks: Mapping[str, TaskStats]) -> Mapping[str, TaskStats]:
-    """*tasks*, those beyond the limit summed up as one."""
-    if len(tasks) <= SERIES:
-        return tasks
-    beyond = list(tasks.values())[SERIES:]
+def _summed(tasks: Sequence[TaskStats]) -> TaskStats:
+    """What was counted of several *tasks*, as of one."""
+    if len(tasks) == 1:
+        return tasks[0]
     outcomes: Counter[str] = Counter()
-    for task in beyond:
+    for task in tasks:
         outcomes.update(task.outcomes)
-    completed, failed = sum(task.completed for task in beyond), sum(task.failed for task in beyond)
-    other = TaskStats(
-        submitted=sum(task.submitted for task in beyond),
-        rejected=sum(task.rejected for task in beyond),
+    completed, failed = sum(task.completed for task in tasks), sum(task.failed for task in tasks)
+    return TaskStats(
+        submitted=sum(task.submitted for task in tasks),
+        rejected=sum(task.rejected for task in tasks),
         completed=completed,
         failed=failed,
-        cancelled=sum(task.cancelled for task in beyond),
-        timed_out=sum(task.timed_out for task in beyond),
-        retried=sum(task.retried for task in beyond),
+        cancelled=sum(task.cancelled for task in tasks),
+        timed_out=sum(task.timed_out for task in tasks),
+        retried=sum(task.retried for task in tasks),
         outcomes=outcomes,
         success_rate=success_rate(completed, failed),
     )
-    return dict(list(tasks.items())[:SERIES]) | {OTHER: other}
 
 
-def _named(name: str, known: dict[str, Any]) -> str:
-    return name if name in known or len(known) < SERIES else OTHER
+def _end_of(record: Any) -> End:
+    return record[STATE], record[OUTCOME], record[LAST] if len(record) > LAST else None
 
 
 def _error_of(event: JobSettled) -> str:

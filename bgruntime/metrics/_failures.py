@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from bgruntime.extend import Failures
 
+from ._records import OTHER
+
 TYPES = 50  # of errors that are told apart for one task
-OTHER = "other"
 MESSAGE_LIMIT = 500  # characters of the newest message that are kept
 
 

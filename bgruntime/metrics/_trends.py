@@ -9,13 +9,11 @@ from typing import Any
 
 from bgruntime.extend import ObserverHost, Outcome, ShutdownProgress, Sketch, ports
 
+from ._records import AT, ENTRY, OTHER, OUTCOME, RAN, SERIES, STATE, WAITED
+
 HOUR = 3600.0
 EVERY = 60.0  # seconds between two writes
 KEPT = 90 * 86_400.0  # seconds that an hour stays
-SERIES = 1_000  # tasks that are told apart in one hour
-OTHER = "other"
-
-_ENTRY, _STATE, _OUTCOME, _WAITED, _RAN, _AT = 0, 2, 3, 5, 6, 7  # where they stand in a Record
 
 
 class Trends:
@@ -80,8 +78,8 @@ class Trends:
         """Count attempts that have ended."""
         to_wall = self._ports.time() - self._ports.monotonic()
         for record in records:
-            number = int((record[_AT] + to_wall) // HOUR)
-            key = (number, record[_ENTRY].name)
+            number = int((record[AT] + to_wall) // HOUR)
+            key = (number, record[ENTRY].name)
             if key not in self._hours and len(self._hours) >= SERIES:
                 key = (number, OTHER)
             self._hours.setdefault(key, _Hour()).records.append(record)
@@ -125,11 +123,11 @@ class _Hour:
         self.records: list[Any] = []
 
     def fold(self) -> None:
-        ran = [record for record in self.records if record[_OUTCOME] is not None]
-        self.counts.update(str(record[_STATE]) for record in self.records)
-        self.counts["timed_out"] += sum(record[_OUTCOME] is Outcome.TIMED_OUT for record in ran)
-        self.run_time.extend([record[_RAN] for record in ran])
-        self.queue_wait.extend([record[_WAITED] for record in ran])
+        ran = [record for record in self.records if record[OUTCOME] is not None]
+        self.counts.update(str(record[STATE]) for record in self.records)
+        self.counts["timed_out"] += sum(record[OUTCOME] is Outcome.TIMED_OUT for record in ran)
+        self.run_time.extend([record[RAN] for record in ran])
+        self.queue_wait.extend([record[WAITED] for record in ran])
         self.records = []
 
     def merge(self, other: _Hour) -> None:

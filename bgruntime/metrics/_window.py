@@ -13,14 +13,16 @@ MINUTES = 5  # closed ones that are kept beside the one that runs
 
 _FINAL = frozenset({JobState.COMPLETED, JobState.DISCARDED, JobState.CANCELLED})
 
-Ends = Counter[tuple[JobState, Outcome | None]]
+# Where the job went, how its attempt ended, and how its last one did, if that was counted before.
+End = tuple[JobState, Outcome | None, Outcome | None]
+Ends = Counter[End]
 
 
 @dataclass(slots=True)
 class Slice:
     """One stretch of time: how attempts ended in it, how long they ran and what they had waited."""
 
-    ends: Ends = field(default_factory=Counter[tuple[JobState, Outcome | None]])
+    ends: Ends = field(default_factory=Counter[End])
     run_time: Sketch = field(default_factory=Sketch)
     queue_wait: Sketch = field(default_factory=Sketch)
 
@@ -30,18 +32,18 @@ class Slice:
         self.queue_wait.merge(other.queue_wait)
 
     def state(self, state: JobState) -> int:
-        return sum(count for (where, _), count in self.ends.items() if where is state)
+        return sum(count for (where, _, _), count in self.ends.items() if where is state)
 
     def finished(self) -> dict[str, int]:
-        """How many jobs ended with each outcome; one that never ran counts by its state."""
+        """How many jobs ended with each outcome of their last attempt; without one, with each state."""
         counts: Counter[str] = Counter()
-        for (state, outcome), count in self.ends.items():
+        for (state, outcome, last), count in self.ends.items():
             if state in _FINAL:
-                counts[str(outcome or state)] += count
+                counts[str(outcome or last or state)] += count
         return dict(counts)
 
     def outcome(self, outcome: Outcome) -> int:
-        return sum(count for (_, how), count in self.ends.items() if how is outcome)
+        return sum(count for (_, how, _), count in self.ends.items() if how is outcome)
 
 
 @dataclass(slots=True)
@@ -141,4 +143,4 @@ def merged(slices: Iterable[Slice]) -> Slice:
     return whole
 
 
-__all__ = ["Slice", "Window", "merged", "minute_of", "recent_of", "spread_of"]
+__all__ = ["End", "Slice", "Window", "merged", "minute_of", "recent_of", "spread_of"]

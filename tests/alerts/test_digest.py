@@ -101,11 +101,57 @@ def test_a_runtime_with_it_runs_again_on_another_loop(run, clock, tmp_path):
     async def first():
         async with rt:
             await clock.advance(61)
-            assert digest._looking is not None
+            assert digest._post._looking is not None
 
     async def second():
         async with rt:
-            assert digest._looking is None
+            assert digest._post._looking is None
 
     run(first)
     run(second)
+
+
+class Host:
+    """A runtime whose journal takes its time to say whether it is time."""
+
+    def __init__(self) -> None:
+        self.runtime = self.journal = self
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def is_time(self, name: str, every: float) -> bool:
+        self.asked.set()
+        await self.answer.wait()
+        return False
+
+
+async def leaving_while_it_looks(digest: Digest, clock) -> tuple[Host, asyncio.Task[None]]:
+    await digest.__aenter__()
+    host = Host()
+    digest.attach(host)
+    await clock.advance(61)
+    await host.asked.wait()
+    leaving = asyncio.create_task(digest.__aexit__(None, None, None))
+    await clock.settle()
+    assert not leaving.done()
+    return host, leaving
+
+
+def test_leaving_waits_for_a_look_that_goes_on(run, clock):
+    async def main():
+        host, leaving = await leaving_while_it_looks(Digest(channels=[Inbox()]), clock)
+        host.answer.set()
+        await leaving
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main)
+
+
+def test_leaving_that_is_cancelled_ends_the_look_before_it_returns(run, clock):
+    async def main():
+        _, leaving = await leaving_while_it_looks(Digest(channels=[Inbox()]), clock)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main)

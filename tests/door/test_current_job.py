@@ -15,7 +15,7 @@ import structlog
 
 import bgruntime
 from bgruntime import JobCancelled, JobContext, Runtime, current_job, task
-from tests.door.turns import until
+from tests.door.turns import turns, until
 
 
 def test_outside_a_job_there_is_no_current_job(run: Any) -> None:
@@ -227,6 +227,111 @@ def test_stopping_wait_gives_up_at_its_timeout(run: Any) -> None:
     async def main() -> None:
         async with Runtime() as rt:
             assert await (await rt.submit(work)) is False
+
+    run(main)
+
+
+@pytest.mark.parametrize("timeout", [None, 30, 0])
+def test_waiting_for_stopping_where_the_loop_runs_is_an_error_that_says_what_to_await(
+    run: Any, timeout: float | None
+) -> None:
+    @task
+    async def work() -> None:
+        current_job().stopping.wait(timeout)
+
+    async def main() -> None:
+        async with Runtime() as rt:
+            with pytest.raises(RuntimeError, match=r"await current_job\(\)\.stopping instead"):
+                await (await rt.submit(work))
+
+    run(main)
+
+
+def test_an_async_job_awaits_stopping_and_ends_its_work_when_the_drain_begins(run: Any) -> None:
+    started = asyncio.Event()
+
+    @task
+    async def work() -> str:
+        started.set()
+        await current_job().stopping
+        await current_job().stopping  # it is set, and stays so
+        return "saved its work"
+
+    async def main() -> None:
+        async with Runtime() as rt:
+            job = await rt.submit(work)
+            await started.wait()
+            await turns()
+            assert not job.done()
+            await rt.stop(drain=30)
+            assert await job == "saved its work"
+
+    run(main)
+
+
+def test_a_child_task_that_awaits_stopping_hears_of_the_timeout_of_its_job(run: Any, clock: Any) -> None:
+    heard: list[str] = []
+
+    async def watch() -> None:
+        await current_job().stopping
+        heard.append("time is up")
+
+    @task(timeout=5)
+    async def work() -> None:
+        child = asyncio.create_task(watch())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await child
+
+    async def main() -> None:
+        async with Runtime() as rt:
+            job = await rt.submit(work)
+            await clock.advance(4)
+            assert heard == []
+            await clock.advance(2)
+            with pytest.raises(bgruntime.JobTimedOut):
+                await job
+            await until(lambda: heard)
+
+    run(main)
+    assert heard == ["time is up"]
+
+
+def test_whoever_gives_up_awaiting_stopping_leaves_nothing_behind(run: Any) -> None:
+    @task
+    async def work() -> int:
+        stopping = current_job().stopping
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await stopping
+        return len(stopping._flag._futures)
+
+    async def main() -> None:
+        async with Runtime() as rt:
+            assert await (await rt.submit(work)) == 0
+
+    run(main)
+
+
+def test_a_loop_of_its_own_in_the_thread_of_a_job_awaits_stopping_too(run: Any) -> None:
+    started = threading.Event()
+
+    async def inner() -> str:
+        started.set()
+        await current_job().stopping
+        return "heard"
+
+    @task
+    def work() -> str:
+        return asyncio.run(inner())
+
+    async def main() -> None:
+        async with Runtime() as rt:
+            job = await rt.submit(work)
+            await until(started.is_set)
+            await rt.stop(drain=30)
+            assert await job == "heard"
 
     run(main)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from contextlib import nullcontext
 
 import pytest
 
@@ -14,7 +15,7 @@ import structlog
 from opentelemetry import trace
 from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 
-from bgruntime import Cancel, JobTimedOut, Runtime, Snooze, current_job, task
+from bgruntime import Cancel, JobTimedOut, JournalUnavailable, Runtime, Snooze, current_job, task
 from bgruntime.extend import JobAccepted, JobSettled, trace_of
 from bgruntime.integrations.otel import Tracing, span_context_of
 from bgruntime.logs import configure
@@ -256,11 +257,12 @@ async def durable() -> None:
     return
 
 
-def test_a_durable_job_that_another_run_takes_up_is_linked_to_its_submission(run, spans, tmp_path):
+@pytest.mark.parametrize("inside", [True, False], ids=["in a span", "outside of spans"])
+def test_a_durable_job_that_another_run_takes_up_is_linked_to_its_submission(run, spans, tmp_path, inside):
     async def main():
         async with Runtime(observers=[Tracing(spans.provider)], journal=tmp_path / "jobs.db") as rt:
             rt.pause()
-            with spans.tracer.start_as_current_span("request"):
+            with spans.tracer.start_as_current_span("request") if inside else nullcontext():
                 await rt.submit(durable)
             await rt.stop(drain=0)
         assert spans.named("process otel.durable") == []
@@ -271,7 +273,49 @@ def test_a_durable_job_that_another_run_takes_up_is_linked_to_its_submission(run
 
     run(main)
     [link] = spans.one("process otel.durable").links
-    assert link.context.span_id == spans.one("request").context.span_id
+    send = spans.one("send otel.durable")
+    assert link.context.span_id == send.context.span_id
+    assert link.context.trace_id == send.context.trace_id
+    request = spans.one("request").context.span_id if inside else None
+    assert (send.parent and send.parent.span_id) == request
+
+
+def test_a_durable_job_that_the_journal_refuses_was_not_sent(run, spans, tmp_path, monkeypatch):
+    async def refuses(*about):
+        raise JournalUnavailable("full")
+
+    async def main():
+        async with Runtime(observers=[Tracing(spans.provider)], journal=tmp_path / "jobs.db") as rt:
+            with monkeypatch.context() as patch:
+                patch.setattr(rt.journal._writer, "accept", refuses)
+                with pytest.raises(JournalUnavailable):
+                    await rt.submit(durable)
+            await (await rt.submit(durable))
+
+    run(main)
+    assert len(spans.named("send otel.durable")) == 1
+    assert len(spans.named("process otel.durable")) == 1
+
+
+def test_a_child_of_its_submitter_is_that_in_another_run_too(run, spans, tmp_path):
+    async def main():
+        def traced():
+            tracing = Tracing(spans.provider, parent="submitter")
+            return Runtime(observers=[tracing], journal=tmp_path / "jobs.db")
+
+        async with traced() as rt:
+            rt.pause()
+            await rt.submit(durable)
+            await rt.stop(drain=0)
+        async with traced():
+            async with asyncio.timeout(10):
+                while not spans.named("process otel.durable"):
+                    await asyncio.sleep(0.01)
+
+    run(main)
+    send, process = spans.one("send otel.durable"), spans.one("process otel.durable")
+    assert process.parent.span_id == send.context.span_id
+    assert process.context.trace_id == send.context.trace_id
 
 
 def test_a_durable_job_that_another_run_takes_up_was_sent_once(run, spans, tmp_path):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
+from types import FunctionType
 
 import pytest
 
@@ -16,7 +18,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 import bgruntime
 from bgruntime import QueueFull, Runtime, task
-from bgruntime.extend import BOUNDS
+from bgruntime.extend import BOUNDS, JobSettled
 from bgruntime.integrations.prometheus import RuntimeCollector, metrics_app
 
 NAMES = {
@@ -110,6 +112,67 @@ def test_the_numbers_are_those_of_the_runtime(run):
     run(main)
 
 
+class Settled:
+    """Notes how jobs ended."""
+
+    listens_to = (JobSettled,)
+
+    def __init__(self) -> None:
+        self.ends: dict[str, JobSettled] = {}
+
+    def on_event(self, event) -> None:
+        self.ends[event.job.tags[0]] = event
+
+
+def test_events_and_numbers_agree_how_the_jobs_ended_that_would_not_stop(run, clock):
+    settled = Settled()
+
+    async def main():
+        let_go = asyncio.Event()
+
+        @task(name="stubborn", timeout=1, max_attempts=2, backoff=lambda state: 1)
+        async def stubborn(cancels: int) -> None:
+            for _ in range(cancels):
+                with suppress(asyncio.CancelledError):
+                    await let_go.wait()
+            await let_go.wait()
+
+        async def submit(what: str, cancels: int, **options):
+            return await rt.submit(stubborn.with_options(tags=(what,), **options), cancels)
+
+        async with Runtime(cancel_grace=5, cancel_hard=5, observers=[settled]) as rt:
+            registry = registered(rt)
+            await submit("stuck after its timeout", 99)
+            job = await submit("stuck after a cancel", 99, timeout=None)
+            await clock.settle()
+            job.cancel("not needed")
+            job = await submit("cancelled after its timeout", 1)
+            await submit("timed out", 0, max_attempts=1)
+            await clock.advance(2)
+            job.cancel("no longer needed")
+            for _ in range(4):
+                await clock.advance(5)
+            finished = rt.stats().tasks["stubborn"].finished
+            scraped = {
+                sample.labels["outcome"]: sample.value
+                for family in registry.collect()
+                for sample in family.samples
+                if sample.name == "bgruntime_jobs_finished_total"
+            }
+            let_go.set()
+            return finished, scraped
+
+    finished, scraped = run(main)
+    found = {what: (str(one.state), str(one.outcome), str(one.reason)) for what, one in settled.ends.items()}
+    assert found == {
+        "stuck after its timeout": ("discarded", "stuck", "stuck"),
+        "stuck after a cancel": ("cancelled", "stuck", "not needed"),
+        "cancelled after its timeout": ("cancelled", "timed_out", "no longer needed"),
+        "timed out": ("discarded", "timed_out", "timed_out"),
+    }
+    assert finished == scraped == {"stuck": 2, "timed_out": 2}
+
+
 def test_the_buckets_count_exactly(run, clock):
     async def main():
         async with Runtime() as rt:
@@ -195,6 +258,41 @@ def test_beyond_a_thousand_label_sets_the_rest_is_other_and_no_counter_falls():
     assert sum(shown.values()) == sum(more.values())
     again = collector._bounded("x", first | {("yet another", "E"): 5} | more)
     assert all(again[labels] >= shown[labels] for labels in shown)
+
+
+async def held(gate: asyncio.Event, fails: bool) -> None:
+    await gate.wait()
+    if fails:
+        raise LookupError
+
+
+def test_a_scrape_of_more_than_a_thousand_tasks_sums_up_to_the_totals(run):
+    async def main():
+        async with Runtime(concurrency=2_000) as rt:
+            registry = registered(rt)
+            gates, jobs = [], []
+            for number in range(1_100):
+                work = FunctionType(held.__code__, globals())
+                work.__qualname__ = f"work {number}"
+                gates.append(asyncio.Event())
+                jobs.append(await rt.submit(work, gates[-1], number % 2 == 0))
+            for gate in reversed(gates):
+                gate.set()
+            for job in jobs:
+                await job.wait()
+            return [sample for family in registry.collect() for sample in family.samples]
+
+    samples = run(main)
+
+    def total(name: str, **labels: str) -> float:
+        return sum(one.value for one in samples if one.name == name and labels.items() <= one.labels.items())
+
+    assert total("bgruntime_jobs_submitted_total") == total("bgruntime_jobs_finished_total") == 1_100
+    assert total("bgruntime_job_failures_total") == 550
+    for name in ("bgruntime_job_duration_seconds", "bgruntime_job_queue_wait_seconds"):
+        assert total(f"{name}_count") == total(f"{name}_bucket", le="+Inf") == 1_100
+        assert len([one for one in samples if one.name == f"{name}_count"]) == 1_001
+    assert total("bgruntime_job_duration_seconds_count", task="other") >= 100
 
 
 def test_the_asgi_app_answers_with_the_metrics_of_the_runtime_and_the_process(run):

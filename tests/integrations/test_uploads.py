@@ -7,7 +7,7 @@ import io
 import os
 import stat
 import threading
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,6 +155,106 @@ def test_a_file_over_the_limit_is_a_413_and_nothing_of_it_stays(run, tmp_path):
             assert rt.stats().submitted == 0
 
     run(main)
+
+
+async def pieces_of(body: bytes):
+    for start in range(0, len(body), 4):
+        yield body[start : start + 4]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_all_files_together_have_at_most_the_total_and_one_that_is_refused_leaves_nothing(
+    run, tmp_path, streamed
+):
+    async def main():
+        gate = Gate()
+
+        async def work(path: Path) -> None:
+            await gate.wait()
+
+        uploads = Uploads(tmp_path / "up", limit=10, total=20)
+        async with Runtime(observers=[uploads]) as rt:
+
+            async def submit(length: int):
+                async with aclosing(pieces_of(b"x" * length)) as pieces:
+                    return await uploads.submit(rt, work, pieces if streamed else upload(b"x" * length))
+
+            jobs = [await submit(10), await submit(6)]
+            with pytest.raises(HTTPException, match="at most 20 bytes together") as caught:
+                await submit(8)
+            assert (caught.value.status_code, caught.value.headers) == (503, {"Retry-After": "5"})
+            assert sorted(path.stat().st_size for path in files(tmp_path)) == [6, 10]
+            jobs.append(await submit(4))  # what was refused holds no space
+            jobs[1].cancel()
+            await jobs[1].wait()
+            jobs.append(await submit(6))
+            with pytest.raises(HTTPException):
+                await submit(1)
+            gate.open()
+            for job in jobs:
+                await job.wait()
+            assert (await submit(10)).id
+        assert rt.stats().submitted == 5
+
+    run(main)
+
+
+def test_uploads_that_come_at_once_have_no_more_than_the_total(run, tmp_path):
+    async def main():
+        gate = Gate()
+
+        async def work(path: Path) -> None:
+            await gate.wait()
+
+        uploads = Uploads(tmp_path / "up", limit=10, total=50)
+        async with Runtime(observers=[uploads]) as rt:
+            answers = await asyncio.gather(
+                *(uploads.submit(rt, work, upload(b"x" * 10)) for _ in range(20)), return_exceptions=True
+            )
+            assert sum(isinstance(answer, HTTPException) for answer in answers) == 15
+            assert sum(path.stat().st_size for path in files(tmp_path)) == 50
+            gate.open()
+
+    run(main)
+
+
+def test_what_an_earlier_run_and_other_processes_keep_counts_and_what_they_remove_does_not(
+    run, tmp_path, clock
+):
+    async def main():
+        mine, other = (Uploads(tmp_path / "up", limit=10, total=23) for _ in range(2))
+        journal = tmp_path / "jobs.db"
+        async with Runtime(journal=journal, observers=[mine]) as rt:
+            await (await mine.submit(rt, fail, upload(b"bad"))).wait()  # kept, to be redriven
+        async with (
+            Runtime(journal=journal, observers=[mine]) as rt,
+            Runtime(journal=journal, observers=[other]) as their,
+        ):
+            rt.pause()
+            their.pause()
+            await other.submit(their, size, upload(b"x" * 10))
+            job = await mine.submit(rt, size, upload(b"x" * 10))
+            for uploads, runtime in ((mine, rt), (other, their)):
+                await clock.advance(1)
+                with pytest.raises(HTTPException, match="23 are taken"):
+                    await uploads.submit(runtime, size, upload(b"x"))
+            (tmp_path / "up" / job.id).unlink()  # as another process does that has redriven it
+            await clock.advance(1)
+            await other.submit(their, size, upload(b"x" * 10))
+            await clock.advance(1)
+            with pytest.raises(HTTPException, match="23 are taken"):
+                await mine.submit(rt, size, upload(b"x"))
+            await rt.stop(drain=0)
+            await their.stop(drain=0)
+
+    run(main)
+
+
+def test_the_total_is_a_gibibyte_or_what_eight_files_have(tmp_path):
+    assert Uploads(tmp_path).total == 2**30
+    assert Uploads(tmp_path, limit=2**30).total == 8 * 2**30
+    with pytest.raises(ValueError, match="at least limit, 100, got 99"):
+        Uploads(tmp_path, limit=100, total=99)
 
 
 def test_a_stream_that_breaks_off_and_a_refused_submit_leave_nothing(run, tmp_path):

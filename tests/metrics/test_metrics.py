@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from types import FunctionType
 
 import pytest
 
 from bgruntime import QueueFull, Runtime, task
-from bgruntime.extend import JobState, Outcome, Record
+from bgruntime.extend import JobState, Outcome, Record, TaskStats
 from bgruntime.metrics import Metrics
 
 
@@ -270,6 +271,61 @@ def test_beyond_a_thousand_tasks_the_rest_is_one():
     metrics.on_batch([ended(Named(f"task {number}")) for number in range(1_500)])
     assert len(metrics._windows) == 1_001
     assert metrics._windows["other"].total().run_time.size == 500
+
+
+async def held(gate: asyncio.Event, error: type[Exception] | None) -> None:
+    await gate.wait()
+    if error is not None:
+        raise error
+
+
+def work(number: int):
+    """A function that is a task of its own."""
+    named = FunctionType(held.__code__, globals())
+    named.__qualname__ = f"work {number}"
+    return named
+
+
+def test_the_numbers_of_more_than_a_thousand_tasks_sum_up_to_the_totals_whichever_ended_first(run):
+    async def main():
+        async with Runtime(concurrency=2_000) as rt:
+            gates, jobs = [], []
+            for number in range(1_200):
+                gates.append(asyncio.Event())
+                error = (None, LookupError, OSError)[number % 3]
+                jobs += [await rt.submit(work(number), gates[-1], error) for _ in range(1 + number % 2)]
+            for gate in reversed(gates):
+                gate.set()
+            for job in jobs:
+                await job.wait()
+            return rt.stats()
+
+    stats = run(main)
+    tasks = stats.tasks.values()
+    assert len(tasks) == 1_001
+    for name in ("submitted", "completed", "failed"):
+        assert sum(getattr(one, name) for one in tasks) == getattr(stats, name) > 0
+    for name in ("run_time", "queue_wait"):
+        assert sum(getattr(one, name).count for one in tasks) == getattr(stats, name).count == 1_800
+        assert max(getattr(one, name).max for one in tasks) == getattr(stats, name).max
+    assert sum(one.recent.completed for one in tasks) == stats.recent.completed == stats.completed
+    assert sum(one.count for one in stats.failures.values()) == stats.failed
+    for one in tasks:
+        assert sum(one.finished.values()) == one.completed + one.failed == one.submitted
+        assert one.run_time.count == one.submitted
+        assert sum(failures.count for failures in one.failures.values()) == one.failed
+        assert one.recent.success_rate == one.success_rate
+    assert stats.tasks["other"].submitted >= 200  # that many tasks are not told apart
+
+
+def test_a_task_that_is_called_other_is_counted_with_the_rest():
+    metrics = Metrics()
+    names = ["other", *(f"task {number}" for number in range(1_100))]
+    metrics.on_batch([ended(Named(name)) for name in names])
+    counted = TaskStats(1, 0, 1, 0, 0, 0, 0, {"succeeded": 1})
+    shown = metrics._bounded(dict.fromkeys(names, counted))
+    assert shown["other"].submitted == metrics._windows["other"].total().run_time.size == 102
+    assert sum(one.submitted for one in shown.values()) == len(names)
 
 
 def test_beyond_fifty_types_of_error_the_rest_is_one(run):

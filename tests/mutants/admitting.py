@@ -87,7 +87,7 @@ BUGS = (
         "P05",
         "A submit that comes later takes the room for which another one waits.",
         "_runtime.py",
-        "elif line.waiting + line.later < line.size and not line.room:",
+        "elif line.waiting < line.at_once:",
         "elif line.waiting + line.later < line.size:",
         (
             ADMIT,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -13,8 +15,9 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
-from bgruntime import Discard, Runtime, task
+from bgruntime import Cancel, Discard, Runtime, task
 from bgruntime.logs import configure
+from bgruntime.metrics import Metrics
 from tests.journal.programs import ROOT, program
 from tests.journal.steps import ordinary
 
@@ -190,3 +193,56 @@ def test_p28_a_secret_in_the_reason_of_a_discarded_job_is_not_written(run, tmp_p
         assert not any(SECRET.encode() in file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
 
     run(main)
+
+
+@pytest.mark.parametrize("held", [True, False], ids=["held", "of which the record is left"])
+@pytest.mark.parametrize("way", ["Discard", "Cancel", "cancelled while it waits", "while it runs", "stuck"])
+def test_p28_a_secret_in_a_reason_that_somebody_gave_is_shown_by_no_job(run, clock, way, held):
+    reason = f"nobody enters with {SECRET}"
+
+    async def tells(password: str) -> None:
+        if way in ("Discard", "Cancel"):
+            raise {"Discard": Discard, "Cancel": Cancel}[way](reason)
+        while not let_go.is_set():
+            try:
+                await let_go.wait()
+            except asyncio.CancelledError:
+                if way != "stuck":
+                    raise
+
+    let_go = asyncio.Event()
+
+    async def main():
+        async with Runtime(observers=[Metrics(on=False)], cancel_grace=5, cancel_hard=5) as rt:
+            if way == "cancelled while it waits":
+                rt.pause()
+            job = await rt.submit(ordinary(tells, redact=("password",)), SECRET)
+            await clock.settle()
+            job.cancel(reason)
+            for _ in range(3):
+                await clock.advance(5)
+            error = job.exception()
+            assert error.reason == reason  # whoever holds the handle has submitted the secret
+            if not held:
+                del job, error
+                gc.collect()
+            let_go.set()
+            rt.resume()
+            await clock.settle()
+            [job] = rt.jobs()
+            return job.reason, repr(job), repr(rt.jobs())
+
+    reason_shown, *shown = run(main)
+    assert reason_shown == "nobody enters with [redacted]"
+    assert all(SECRET not in text and reason_shown in text for text in shown)
+
+
+def test_p28_the_words_of_the_runtime_stay_though_a_secret_reads_like_one(run):
+    async def main():
+        async with Runtime() as rt:
+            rt.pause()
+            job = await rt.submit(ordinary(works, redact=("text",)), "cancelled")
+            job.cancel()
+            return job.reason
+
+    assert run(main) == "cancelled"
