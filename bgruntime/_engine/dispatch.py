@@ -302,12 +302,11 @@ def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left
                 job._task = task
                 live[job] = None
                 if job._more is None and entry.timeout is not None:
-                    job._deadline = deadline = job._started + entry.timeout  # type: ignore[operator]
+                    job._deadline = job._started + entry.timeout  # type: ignore[operator]
                 else:
                     _watch_started(engine, job)
-                    deadline = job._deadline
-                if deadline < engine.deadline_at:
-                    engine.arm(deadline)
+                if job._deadline < engine.deadline_at:
+                    engine.arm(job._deadline)
             if job._started > until:  # type: ignore[operator]
                 return -left
         if not single or engine.disturbed or engine.in_use >= engine.limit:

@@ -91,6 +91,7 @@ async def submit(world: World) -> None:
         call.withdrawn = True
         raise
     else:
+        world.witness.let_in(call)
         await use(call)
 
 
@@ -101,6 +102,7 @@ async def submit_nowait(world: World) -> None:
     except REFUSALS as exc:
         refused(call, exc)
     else:
+        world.witness.let_in(call)
         await use(call)
 
 

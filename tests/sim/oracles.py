@@ -59,10 +59,22 @@ class Witness:
             call.job = call.job or job
         return call
 
-    def accept(self, call: Call) -> None:
+    def let_in(self, call: Call) -> None:
+        """A client has its handle. Where nobody observes, jobs come in by a path of their own."""
+        if not self.world.observed:
+            self.count(call)
+
+    def count(self, call: Call) -> None:
+        """P03, P05: there was room for it, and nobody was overtaken."""
         self.accepted += 1
         call.order = self.accepted
         call.accepted += 1
+        check_nobody_was_overtaken(self.world, call)
+        if not (call.owner is not None and call.fan is not None):
+            check_queue_size(self.world, call)
+
+    def accept(self, call: Call) -> None:
+        self.count(call)
         call.accepted_at = self.world.now
         call.wakes_at = self.world.now + call.delay
         if call.accepted > 1:
@@ -71,9 +83,6 @@ class Witness:
             self.world.violate("P01", f"accepted after the runtime had closed: {call}")
         if self.world.quiet and call.owner is None:
             self.world.violate("P01", f"accepted from outside after the stop began: {call}")
-        check_nobody_was_overtaken(self.world, call)
-        if not (call.owner is not None and call.fan is not None):
-            check_queue_size(self.world, call)
 
     def start(self, call: Call, event: AttemptStarted) -> None:
         world = self.world
