@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from bgruntime import Job, Queue, Runtime, task
@@ -42,6 +44,11 @@ async def one_of_many(queue: str, priority: int, number: int) -> None:
     starts.order.append((queue, priority, number))
 
 
+@task(name="sim.one_that_acts")
+async def one_that_acts(act: Callable[[], object]) -> None:
+    act()
+
+
 async def crowd() -> None:
     """The main program of a seed with a crowd."""
     global starts
@@ -54,6 +61,7 @@ async def crowd() -> None:
         await in_two_lines(rt, loop)
         await called_off(rt)
         loop.on_step = None
+    await changed_from_within(loop)
 
 
 async def due_together(rt: Runtime, loop: SimLoop) -> None:
@@ -121,6 +129,39 @@ async def called_off(rt: Runtime) -> None:
     assert not held, f"P18: {held} cancelled jobs are held by somebody"
     left = sum(type(one).__module__ == "bgruntime._parts.timers" for one in gc.get_objects())
     assert left <= LEFT, f"P18: {left} timers are left of {CROWD} cancelled jobs"
+
+
+async def changed_from_within(loop: SimLoop) -> None:
+    """P05, P06: what a job does in its first step counts for the very next start."""
+    loop._ports = replace(loop.bgruntime_ports, task_class=asyncio.Task)  # the kernel's fast path is for those
+    async with Runtime(concurrency=1, queue_size=20) as rt:
+        await pauses_its_queue(rt)
+        await asks_for_something_urgent(rt)
+
+
+async def pauses_its_queue(rt: Runtime) -> None:
+    starts.order.clear()
+    jobs = [rt.submit_nowait(one_that_acts, rt.pause)]
+    jobs += [rt.submit_nowait(one_of_many, "default", 5, i) for i in range(3)]
+    await jobs[0].wait()
+    await asyncio.sleep(0.001)
+    assert not starts.order, f"P06: {len(starts.order)} started although the job before them paused the queue"
+    rt.resume()
+    await wait_for(jobs)
+
+
+async def asks_for_something_urgent(rt: Runtime) -> None:
+    starts.order.clear()
+    urgent: list[Job[Any]] = []
+
+    def ask() -> None:
+        urgent.append(rt.submit_nowait(one_of_many.with_options(priority=0), "default", 0, 3))
+
+    jobs = [rt.submit_nowait(one_that_acts, ask)]
+    jobs += [rt.submit_nowait(one_of_many, "default", 5, i) for i in range(3)]
+    await wait_for(jobs)
+    await wait_for(urgent)
+    assert starts.order[0] == ("default", 0, 3), f"P05: started in the order {starts.order}"
 
 
 async def wait_for(jobs: list[Job[Any]]) -> None:
