@@ -87,8 +87,8 @@ BUGS = (
         "P10",
         "The plain start forgets the timeout.",
         "_engine/dispatch.py",
-        "                if deadline < engine.deadline_at:\n                    engine.arm(deadline)",
-        "                if deadline < 0:\n                    engine.arm(deadline)",
+        "                if job._deadline < engine.deadline_at:\n",
+        "                if job._deadline < 0:\n",
     ),
     bug(
         "no_deadline_on_the_lazy_path",
