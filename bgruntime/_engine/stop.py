@@ -93,8 +93,7 @@ class Stopping:
             if not engine.live:
                 engine.disarm()
             self._tell("closed")
-            if not self.done.done():
-                self.done.set_result(self._report(engine.clock() - began))
+            self.done.set_result(self._report(engine.clock() - began))
 
     async def _drain(self, limit: float | None) -> None:
         engine = self._engine
@@ -222,5 +221,4 @@ def _let_go(task: asyncio.Task[Any]) -> None:
 
 
 def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    future.set_result(None)

@@ -50,7 +50,9 @@ def test_all_who_wait_get_the_error_of_the_opening_and_the_next_one_tries_again(
 
 
 @pytest.mark.parametrize("kind", [StopIteration, asyncio.CancelledError])
-def test_what_no_future_takes_or_would_pass_for_a_cancellation_comes_as_the_cause(run: Any, kind: Any) -> None:
+def test_what_no_future_takes_or_would_pass_for_a_cancellation_comes_as_the_cause(
+    run: Any, kind: Any
+) -> None:
     def refuses() -> Any:
         raise kind("from the factory")
 
