@@ -80,6 +80,10 @@ class Stopping:
         engine = self._engine
         began = engine.clock()
         try:
+            if (
+                engine.pumping is None
+            ):  # begun in the first step of a job, which is not among the live ones yet
+                await asyncio.sleep(0)
             await self._drain(limits.drain)
             await self._cancel(limits.cancel)
             await self._leave_threads(limits.close)
@@ -128,8 +132,8 @@ class Stopping:
             return
         await self._until_ended(max(0.0, began + limit / 2 - engine.clock()))
         for job in self._left():
-            if job._stop is not None:
-                job._stop.stage = 2
+            job._stop = job._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED)
+            job._stop.stage = 2
             engine.send_cancel(job)
         await self._until_ended(max(0.0, began + limit - engine.clock()))
         for job in self._left():

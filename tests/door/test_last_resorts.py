@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from bgruntime import (
     Resource,
     Runtime,
     WrongLoop,
-    current_job,
     task,
     tempdir,
 )
@@ -327,7 +325,9 @@ def test_a_plain_function_takes_no_resource_whose_manager_turns_out_to_be_async_
 
     async def main() -> None:
         async with Runtime() as rt:
-            with pytest.raises(TypeError, match="db: a plain function needs a plain context manager, got Async"):
+            with pytest.raises(
+                TypeError, match="db: a plain function needs a plain context manager, got Async"
+            ):
                 await (await rt.submit(work))
 
     run(main)

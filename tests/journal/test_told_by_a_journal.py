@@ -12,12 +12,12 @@ from bgruntime import (
     JobCancelled,
     JobInterrupted,
     JobTimedOut,
-    Resource,
+    Queue,
     Runtime,
     RuntimeClosed,
     current_job,
-    task,
 )
+from bgruntime.extend import Adopted
 from tests.door.turns import Gate, hold, turns, until
 
 from .notebook import Notebook
@@ -180,5 +180,55 @@ def test_a_stuck_attempt_ends_its_job_once_while_the_timeout_is_still_being_writ
             gate.open()
             released.set()
             await until(lambda: rt.stats().stuck == 0)
+
+    run(main)
+
+
+def test_no_room_is_reserved_in_a_queue_that_is_paused_or_full_and_not_one_to_wait_for(run: Any) -> None:
+    async def work() -> None: ...
+
+    async def main() -> None:
+        notebook, gate = Notebook(), Gate()
+        queues = [Queue("strict", size=1, concurrency=1, overflow="reject")]
+        async with Runtime(journal=notebook, queues=queues) as rt:  # type: ignore[arg-type]
+            marked = durable(work, queue="strict")
+            host = notebook.host
+            rt.pause("strict")
+            assert await host.reserve(marked.definition, 2) == 0
+            rt.resume("strict")
+            assert await host.reserve(marked.definition, 4) == 2  # one slot and one place
+            assert await host.reserve(marked.definition, 1) == 0
+            host.adopt(marked.definition, [], 2)
+            for _ in range(2):
+                await rt.submit(hold.with_options(queue="strict"), gate)
+            assert await host.reserve(marked.definition, 1) == 0
+            gate.open()
+            await rt.drain()
+            assert await host.reserve(marked.definition, 1) == 1
+            host.adopt(marked.definition, [], 1)
+
+    run(main)
+
+
+def test_a_job_adopted_again_while_its_old_handle_is_held_leaves_the_id_with_that_handle(run: Any) -> None:
+    ran: list[int] = []
+
+    async def work() -> None:
+        ran.append(1)
+
+    async def main() -> None:
+        notebook = Notebook()
+        notebook.on_begin = lambda: answer(False)
+        async with Runtime(journal=notebook) as rt:  # type: ignore[arg-type]
+            marked = durable(work)
+            old = await rt.submit(marked)
+            await old.wait()
+            notebook.on_begin = lambda: None
+            again = Adopted(old.id, marked.definition, (), {}, attempt=0, due_at=0.0)
+            reserved = await notebook.host.reserve(marked.definition, 1)
+            notebook.host.adopt(marked.definition, [again], reserved)
+            assert rt.job(old.id) is old
+            await rt.drain()
+            assert ran == [1]
 
     run(main)
