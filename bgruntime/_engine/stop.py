@@ -80,10 +80,8 @@ class Stopping:
         engine = self._engine
         began = engine.clock()
         try:
-            if (
-                engine.pumping is None
-            ):  # begun in the first step of a job, which is not among the live ones yet
-                await asyncio.sleep(0)
+            if engine.pumping is None and not self._callers:
+                await asyncio.sleep(0)  # begun inside the first step of a job that is not in `live` yet
             await self._drain(limits.drain)
             await self._cancel(limits.cancel)
             await self._leave_threads(limits.close)

@@ -14,8 +14,9 @@ from tests.door.turns import Gate, hold, turns, until
 class Parent:
     """A job with child tasks that wait for other jobs; `said` is what they say, in order.
 
-    It waits for `first` in a child task, and from `go` on for `second` in another. `holder` has the only slot meanwhile, for as long as its gate
-    is closed, so that whoever comes back to the parent has to wait for that slot.
+    It waits for `first` in a child task, and from `go` on for `second` in another. `holder` has the only
+    slot meanwhile, for as long as its gate is closed, so that whoever comes back to the parent has to
+    wait for that slot.
     """
 
     def __init__(self, rt: Runtime) -> None:
@@ -205,23 +206,35 @@ def test_a_child_of_a_stuck_attempt_goes_on_without_a_slot(run: Any, clock: Any)
     with_parent(run, story)
 
 
-@pytest.mark.parametrize("stuck", [False, True])
+@pytest.mark.parametrize("first", ["the attempt", "the cancellation"])
+@pytest.mark.parametrize("before", [False, True])
 def test_a_child_that_is_cancelled_in_the_turn_in_which_its_attempt_is_over(
-    run: Any, clock: Any, stuck: bool
+    run: Any, first: str, before: bool
 ) -> None:
     async def story(parent: Parent) -> None:
-        parent.stubborn = stuck
         await parent.comes_back()
-        if stuck:
-            parent.job.cancel()
-            await clock.advance(1.5)
-            clock.now += 1
+        if before:  # for the second time, then
             parent.children["first"].cancel()
-            parent.rt._engine.check_deadlines()  # type: ignore[union-attr]
-        else:
-            parent.inner.set()
-            await asyncio.sleep(0)  # the attempt ends in the next turn, before the child is cancelled
-            parent.children["first"].cancel()
+            await turns()
+        parent.inner.set()  # the attempt ends in the next turn
+        if first == "the attempt":
+            await asyncio.sleep(0)
+        parent.children["first"].cancel()
+        await until(lambda: parent.said == ["first"])
+        assert not parent.gate.finished
+
+    with_parent(run, story)
+
+
+def test_a_child_that_is_cancelled_in_the_turn_in_which_its_attempt_is_given_up(run: Any, clock: Any) -> None:
+    async def story(parent: Parent) -> None:
+        parent.stubborn = True
+        await parent.comes_back()
+        parent.job.cancel()
+        await clock.advance(1.5)
+        clock.now += 1
+        parent.children["first"].cancel()
+        parent.rt._engine.check_deadlines()  # type: ignore[union-attr]
         await until(lambda: parent.said == ["first"])
         assert not parent.gate.finished
 
