@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from bgruntime import JournalUnavailable, Runtime, UnknownTask
+from bgruntime import Runtime
 from bgruntime.journal import Journal
 from bgruntime.journal._failures import attempts_of, options_of, parsed
 from bgruntime.journal._flocks import Flock, _close_in_child, _opened, holder
