@@ -14,6 +14,7 @@ from bgruntime.journal import Journal
 from bgruntime.journal._failures import attempts_of, options_of, parsed
 from bgruntime.journal._flocks import Flock, _close_in_child, _opened, holder
 from bgruntime.journal._leader import Leader
+from bgruntime.journal._line import finish
 
 from .steps import durable, until
 
@@ -135,5 +136,33 @@ def test_where_there_can_be_no_lock_file_nobody_leads_and_it_is_tried_again(
         await clock.advance(2)
         assert leader.leads
         await leader.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_is_cancelled_while_the_file_is_at_work_is_cancelled_when_that_has_ended(
+    run: Any, fails: bool
+) -> None:
+    async def main() -> None:
+        ended = asyncio.Event()
+
+        async def work() -> None:
+            await ended.wait()
+            if fails:
+                raise OSError("heard by nobody")
+
+        working = asyncio.ensure_future(work())
+        waiting = asyncio.ensure_future(finish(working))
+        await asyncio.sleep(0)
+        for _ in range(2):
+            waiting.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert not waiting.done()
+        ended.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert working.done()
 
     run(main)
