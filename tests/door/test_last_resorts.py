@@ -25,7 +25,7 @@ from bgruntime._engine.look import asked_on_loop
 from bgruntime.extend import AttemptEnded, ports, secrets_here
 from bgruntime.logs import JobLog
 from bgruntime.metrics import Metrics
-from tests.door.turns import Gate, hold, turns, until
+from tests.door.turns import Gate, faults_of, hold, turns, until
 
 
 class DeafMetrics(Metrics):
@@ -91,7 +91,7 @@ def test_faults_of_more_kinds_than_anybody_reads_are_counted_together(run: Any) 
                 job.add_done_callback(breaks)
                 await job
             await turns()
-            faults = rt.stats().faults
+            faults = faults_of(rt)
             assert len(faults) == 1001
             assert faults["others"] == 2
             assert faults["a done callback of kind-0 failed"] == 1
@@ -350,7 +350,7 @@ def test_middleware_that_raises_what_it_was_told_of_is_at_no_fault(run: Any) -> 
         async with Runtime(middleware=[PassesOn]) as rt:
             with pytest.raises(LookupError, match="mine"):
                 await (await rt.submit(fails))
-            assert rt.stats().faults == {}
+            assert faults_of(rt) == {}
 
     run(main)
 

@@ -18,7 +18,7 @@ from bgruntime import (
     current_job,
 )
 from bgruntime.extend import Adopted
-from tests.door.turns import Gate, hold, turns, until
+from tests.door.turns import Gate, faults_of, hold, turns, until
 
 from .notebook import Notebook
 from .steps import durable
@@ -138,7 +138,7 @@ def test_an_end_that_the_journal_cannot_write_is_told_and_whoever_waits_is_woken
             marked = durable(work)
             assert await (await rt.submit(marked)) == 5
             await turns()
-            assert list(rt.stats().faults) == [f"bgruntime journal {marked.name} failed"]
+            assert faults_of(rt) == {f"bgruntime journal {marked.name} failed": 1}
 
     run(main)
 
