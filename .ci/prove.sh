@@ -5,21 +5,6 @@ set -u
 cd "$(dirname "$0")/.."
 source .ci/steps.sh
 
-find_python() { # prints a Python of version $1, from PATH or from pyenv
-    local candidate
-    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/"python$1" python3; do
-        if "$candidate" -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] != '$1')" 2>/dev/null; then
-            command -v "$candidate"
-            return
-        fi
-    done
-}
-
-in_venv() { # in_venv PYTHON GROUP ARGS… : run Python with ARGS where GROUP is installed
-    local python
-    python=$("$1" .ci/venv.py "$2") && shift 2 && "$python" "$@"
-}
-
 wanted=("$@")
 ((${#wanted[@]})) || wanted=(3.11 3.13)
 found=()

@@ -25,7 +25,7 @@ class Verdict(NamedTuple):
     reason: str | None = None
     delay: float = 0.0
     counts: bool = True
-    fault: Exception | None = None
+    fault: BaseException | None = None
 
 
 def name_the_end(stop: Stop | None, failure: BaseException | None) -> Outcome:
@@ -103,13 +103,15 @@ def _again(
     outcome: Outcome, failure: BaseException | None, options: TaskOptions, state: AttemptState
 ) -> Verdict:
     """Another attempt, after the seconds that the signal or the backoff says."""
-    fault: Exception | None = None
+    fault: BaseException | None = None
     if isinstance(failure, Retry) and failure.after is not None:
         delay = failure.after
     else:
         try:
             delay = _seconds(options.backoff(state))
-        except Exception as error:  # the user's own function: its fault must not cost the job its attempts
+        except (
+            BaseException
+        ) as error:  # the user's own function: its fault must not cost the job its attempts
             delay, fault = _FALLBACK_BACKOFF(state), error
     return Verdict(outcome, JobState.RETRYABLE, str(outcome), delay, fault=fault)
 

@@ -457,9 +457,6 @@ def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
     more = job._more
     assert more is not None
     line: Line = job._entry.queue
-    if job._context is None:  # settled where it stands, and available again in the journal only
-        line.stale -= 1
-        return False
     if more.front:
         line.nested -= 1
     else:

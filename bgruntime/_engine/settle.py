@@ -96,7 +96,8 @@ def wake(job: Job[Any], waiters: list[Waiter | asyncio.Future[None]] | Waiter | 
                 waiter.job_ended(job)
             elif not waiter.done():
                 waiter.set_result(None)
-    elif not isinstance(waiters, str):
+    else:
+        assert not isinstance(waiters, str)  # it would be over already
         waiters.job_ended(job)
 
 

@@ -55,7 +55,7 @@ class _Kept:
 
     @property
     def failed(self) -> bool:
-        return self._opened.done() and (self._opened.cancelled() or self._opened.exception() is not None)
+        return self._opened.done() and self._opened.exception() is not None
 
     async def value(self) -> Any:
         if not self._opened.done():
@@ -100,5 +100,4 @@ def _settable(error: BaseException) -> BaseException:
 
 
 def _seen(future: asyncio.Future[Any]) -> None:
-    if not future.cancelled():
-        future.exception()
+    future.exception()

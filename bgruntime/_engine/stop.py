@@ -81,6 +81,8 @@ class Stopping:
         engine = self._engine
         began = engine.clock()
         try:
+            if engine.pumping is None and not self._callers:
+                await asyncio.sleep(0)  # begun inside the first step of a job that is not in `live` yet
             await self._drain(limits.drain)
             await self._cancel(limits.cancel)
             await self._leave_threads(limits.close)
@@ -94,8 +96,7 @@ class Stopping:
             if not engine.live:
                 engine.disarm()
             self._tell("closed")
-            if not self.done.done():
-                self.done.set_result(self._report(engine.clock() - began))
+            self.done.set_result(self._report(engine.clock() - began))
 
     async def _drain(self, limit: float | None) -> None:
         engine = self._engine
@@ -130,8 +131,8 @@ class Stopping:
             return
         await self._until_ended(max(0.0, began + limit / 2 - engine.clock()))
         for job in self._left():
-            if job._stop is not None:
-                job._stop.stage = 2
+            job._stop = job._stop or Stop(Outcome.INTERRUPTED, INTERRUPTED)
+            job._stop.stage = 2
             engine.send_cancel(job)
         await self._until_ended(max(0.0, began + limit - engine.clock()))
         for job in self._left():
@@ -223,5 +224,4 @@ def _let_go(task: asyncio.Task[Any]) -> None:
 
 
 def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+    future.set_result(None)

@@ -265,7 +265,7 @@ class Supervisor:
     def name_job(self, job: Job[Any]) -> str:
         """The id of *job*, 96 random bits made now; by it `find_job` knows the job from here on."""
         id = job._id
-        if id is None:
+        if id is None:  # pragma: no branch (else another thread has asked since the caller looked)
             kept: Any = job._context
             ended = kept.at if isinstance(kept, Record) else kept
             job._id = id = self.history.late_id(ended) if type(ended) is float else self.new_id()
@@ -411,9 +411,8 @@ class Supervisor:
         if job._state is JobState.RETRYABLE:
             line.retrying -= 1
         more = job._get_more()
-        if more.timer is not None:
-            self.timers.cancel(more.timer)
-            more.timer = None
+        self.timers.cancel(more.timer)
+        more.timer = None
 
     def retry(self, job: Job[Any], verdict: Verdict, ended: Ending) -> None:
         """Let *job* wait for its next attempt without a slot."""
@@ -441,8 +440,7 @@ class Supervisor:
             more.timer = self.timers.at(more.expiry, self._expire, job)
 
     def _expire(self, job: Job[Any]) -> None:
-        if job._state is AVAILABLE:
-            self.withdraw(job, Reason.EXPIRED)
+        self.withdraw(job, Reason.EXPIRED)  # its start and its end call this off
 
     def watch(self, job: Job[Any], deadline: float) -> None:
         """Look at *job*'s running attempt at *deadline*."""
@@ -569,8 +567,7 @@ class Supervisor:
 
     def reap(self, job: Job[Any]) -> None:
         """End the attempt of a Task that somebody else cancelled before its first step."""
-        if job._started is None:
-            job._started = self.clock()
+        job._started = self.clock()
         finish(self, job, None, asyncio.CancelledError(), self.clock())
         self.kick()
 
@@ -584,9 +581,9 @@ class Supervisor:
         if self.tell.wanted(AttemptAbandoned):
             self.tell(AttemptAbandoned(self.clock(), job, job._attempt, stack_of(job)))
         self._remove_dirs(job)
-        if job._waiters is OVER:
-            if isinstance(job._value, JobTimedOut):
-                job._value.stuck = True
+        if job._state.is_final:  # its end was declared at its timeout, and may still be being written
+            assert isinstance(job._value, JobTimedOut)
+            job._value.stuck = True
         elif not stop.told and stop.outcome is not Outcome.TIMED_OUT:
             state = JobState.AVAILABLE if self.interrupts and self.will_requeue(job) else JobState.CANCELLED
             self.record(job, state, Outcome.STUCK, self.clock(), stop.reason)
@@ -744,8 +741,6 @@ class Supervisor:
 
     async def begin_durable(self, job: Job[Any]) -> None:
         """Let the journal mark the start of *job*; only then does its function run and its timeout start."""
-        if self.journal is None:
-            return
         mark = self.journal.begin(job)
         if mark is not None:
             marked = await mark
@@ -829,7 +824,7 @@ class Wait:
     was cancelled, by a timeout of the job's own, it goes on with a slot.
     """
 
-    __slots__ = ("_attempt", "_engine", "_future", "_me", "_signalled")
+    __slots__ = ("_attempt", "_counted", "_engine", "_future", "_me", "_signalled")
 
     def __init__(self, engine: Supervisor, me: Job[Any] | None) -> None:
         self._engine = engine
@@ -837,6 +832,7 @@ class Wait:
         self._attempt = 0 if me is None else me._started
         self._future: asyncio.Future[None] = engine.loop.create_future()
         self._signalled = False
+        self._counted = False  # whether `step_in` has counted this wait as over
         if me is not None:
             engine.step_out(me)
 
@@ -849,6 +845,7 @@ class Wait:
             if not self._future.done():  # nobody's attempt, or one that has ended before its child
                 self._future.set_result(None)
         elif not self._future.done():
+            self._counted = True
             self._engine.step_in(self._me, self._future)
         # else: the wait was cancelled in this turn and `until_signalled` sees to the slot
 
@@ -868,11 +865,14 @@ class Wait:
     async def _back_after_cancel(self, me: Job[Any]) -> None:
         engine = self._engine
         more = me._get_more()
-        if more.retake is self._future:
-            more.retake = None
+        if me not in engine.live:
+            return  # nothing that is left of an attempt needs a slot
+        if self._counted:
+            if not self._future.cancelled():
+                return  # it had its slot already
+            if more.retake is self._future:  # else a sibling that began to wait has passed it over
+                more.retake = None
             more.waits += 1  # `step_in` below counts it down again
-        elif self._signalled and self._future.done() and not self._future.cancelled():
-            return  # it had its slot already
         self._signalled = True
         self._future = engine.loop.create_future()
         engine.step_in(me, self._future)
@@ -926,8 +926,8 @@ def add_waiter(job: Job[Any], waiter: Any) -> None:
 
 def drop_waiter(job: Job[Any], waiter: Any) -> None:
     """*waiter* gave up."""
-    if isinstance(job._waiters, list) and waiter in job._waiters:
-        job._waiters.remove(waiter)
+    assert isinstance(job._waiters, list)  # `add_waiter` has made it one
+    job._waiters.remove(waiter)
 
 
 def stack_of(job: Job[Any]) -> str:

@@ -82,16 +82,12 @@ async def to_the_end(ports: Ports, function: Callable[[], object], name: str) ->
     one of an attempt that has to stop is raised at once, and the thread goes on alone.
     """
     loop = asyncio.get_running_loop()
-    ended = loop.create_future()
-
-    def report() -> None:
-        if not ended.done():
-            ended.set_result(None)
+    ended: asyncio.Future[None] = loop.create_future()
 
     def work() -> None:
         function()
         with suppress(RuntimeError):  # the loop was closed meanwhile
-            loop.call_soon_threadsafe(report)
+            loop.call_soon_threadsafe(ended.set_result, None)
 
     try:
         ports.spawn(work, name)

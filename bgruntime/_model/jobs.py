@@ -501,8 +501,3 @@ class Tally:
         self.succeeded = 0
         self.outcomes: dict[Outcome, int] = dict.fromkeys(Outcome, 0)
         self.states: dict[JobState, int] = dict.fromkeys(JobState, 0)
-
-    @property
-    def completed(self) -> int:
-        """How many jobs completed: nearly always by an attempt that succeeded, which is counted apart."""
-        return self.succeeded + self.states[JobState.COMPLETED]

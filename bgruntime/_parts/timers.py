@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from typing import Any
 
@@ -38,15 +38,6 @@ class Timers:
         self._armed: Cancellable | None = None
         self._armed_for = float("inf")
         self._dead = 0
-
-    def __len__(self) -> int:
-        return len(self._heap) - self._dead
-
-    def __iter__(self) -> Iterator[Any]:
-        """What the calls that are still to come are about, earliest first."""
-        for _, _, timer in sorted(self._heap, key=lambda entry: entry[:2]):
-            if timer.action is not None:
-                yield timer.item
 
     def at(self, due: float, action: Callable[[Any], object], item: Any) -> Timer:
         """Call ``action(item)`` at *due* or as soon after it as the loop turns."""

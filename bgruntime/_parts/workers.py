@@ -56,5 +56,5 @@ def run_in_daemon(target: Callable[[], None], name: str) -> None:
 
 
 # A forked child has none of the parent's threads.
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch (where there is no fork, as on Windows)
     os.register_at_fork(after_in_child=_idle.clear)

@@ -47,12 +47,14 @@ def test_a_backoff_is_asked_once_after_a_timeout_and_sees_that_it_was_one(run: A
     assert not faults
 
 
-@pytest.mark.parametrize("answer", [-1.0, float("nan"), float("inf"), "soon", None, LookupError("no idea")])
+@pytest.mark.parametrize(
+    "answer", [-1.0, float("nan"), float("inf"), "soon", None, LookupError("no idea"), SystemExit(3)]
+)
 def test_a_backoff_that_fails_is_said_once_and_costs_the_job_no_attempt(
     run: Any, clock: Any, answer: Any
 ) -> None:
     def backoff(state: Any) -> Any:
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 

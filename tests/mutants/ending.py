@@ -201,8 +201,8 @@ BUGS = (
         "P06",
         "Work runs long after anybody wants it.",
         SUPERVISE,
-        "        if job._state is AVAILABLE:\n            self.withdraw(job, Reason.EXPIRED)",
-        "        if job._state is RUNNING:\n            self.withdraw(job, Reason.EXPIRED)",
+        "        self.withdraw(job, Reason.EXPIRED)  # its start and its end call this off",
+        "        return",
         (
             "_engine/dispatch.py",
             "expired, more.expiry = engine.clock() >= more.expiry, None",

@@ -105,3 +105,19 @@ def test_its_memory_is_bounded_whatever_it_is_given():
     chance = random.Random(1)
     sketch = Sketch(10 ** chance.uniform(-9, 9) for _ in range(200_000))
     assert len(sketch.counts) < 1_500
+
+
+def test_what_was_written_of_more_buckets_than_are_there_is_refused() -> None:
+    written = Sketch([0.1, 0.2, 0.4]).to_bytes()
+    with pytest.raises(ValueError, match="no sketch"):
+        Sketch.from_bytes(written[:-6])
+
+
+def test_a_sketch_equals_no_other_kind_of_thing() -> None:
+    assert Sketch([1.0]) != [1.0]
+    assert Sketch([1.0]) == Sketch([1.0])
+
+
+def test_a_sketch_shows_how_many_and_what_is_usual() -> None:
+    assert repr(Sketch()) == "<Sketch of nothing>"
+    assert repr(Sketch([2.0] * 5)) == "<Sketch of 5: p50 2, p99 2, max 2>"
