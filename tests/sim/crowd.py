@@ -49,6 +49,11 @@ async def one_that_acts(act: Callable[[], object]) -> None:
     act()
 
 
+@task(name="sim.one_that_sleeps", timeout=0.5)
+async def one_that_sleeps() -> None:
+    await asyncio.sleep(100)
+
+
 async def crowd() -> None:
     """The main program of a seed with a crowd."""
     global starts
@@ -137,6 +142,7 @@ async def changed_from_within(loop: SimLoop) -> None:
     async with Runtime(concurrency=1, queue_size=20) as rt:
         await pauses_its_queue(rt)
         await asks_for_something_urgent(rt)
+        await is_timed_out(rt, loop)
 
 
 async def pauses_its_queue(rt: Runtime) -> None:
@@ -162,6 +168,14 @@ async def asks_for_something_urgent(rt: Runtime) -> None:
     await wait_for(jobs)
     await wait_for(urgent)
     assert starts.order[0] == ("default", 0, 3), f"P05: started in the order {starts.order}"
+
+
+async def is_timed_out(rt: Runtime, loop: SimLoop) -> None:
+    """P10: the plainest of all jobs has its timeout, too."""
+    job = rt.submit_nowait(one_that_sleeps)
+    began = loop.time()
+    await job.wait()
+    assert 0.5 <= loop.time() - began < 1, f"P10: its timeout of 0.5 s came after {loop.time() - began:.3f} s"
 
 
 async def wait_for(jobs: list[Job[Any]]) -> None:
