@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from ._writer import Writer
 BATCH = 500  # rows deleted at a time
 REST = 3.0  # times as long as a batch took, between two of them
 VACUUM = 200  # pages given back after a batch
+COPIED = 512  # pages copied at a time, 2 MB
+REST_AT_MOST = 0.1  # seconds between two such
 UNSEEN_MS = 60_000  # a traceback may be younger than the failure it is of
 
 PURGEABLE = "SELECT {what} FROM ended WHERE state = ? AND failed_ms < ? AND changed_ms < ? AND owner IS NULL"
@@ -175,7 +178,7 @@ def delete_traces(connection: sqlite3.Connection, hashes: list[bytes], since_ms:
 
 
 def copy(source: str, target: Path) -> None:
-    """Copy a database in one step on a connection of its own: no writer waits and none disturbs it."""
+    """Copy a database as it is now, on a connection of its own: no writer waits and none disturbs it."""
     partial = target.with_name(f"{target.name}.partial")
     partial.unlink(missing_ok=True)
     os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
@@ -191,8 +194,7 @@ def _copy_and_check(source: str, partial: Path) -> None:
     writing = sqlite3.connect(partial, isolation_level=None)
     try:
         reading.execute("PRAGMA query_only=ON")
-        reading.backup(writing, pages=-1)
-        writing.execute("PRAGMA journal_mode=DELETE").fetchall()
+        _copy(reading, writing, partial)
         for statement in NOBODYS:
             writing.execute(statement)
         answers = [answer for (answer,) in writing.execute("PRAGMA integrity_check")]
@@ -203,6 +205,35 @@ def _copy_and_check(source: str, partial: Path) -> None:
         raise Refused(f"the copy of {source} is damaged: {json.dumps(answers[:3])}")
     with open(partial, "rb") as file:
         os.fsync(file.fileno())
+
+
+def _copy(reading: sqlite3.Connection, writing: sqlite3.Connection, partial: Path) -> None:
+    writing.execute("PRAGMA synchronous=OFF")  # the pace sees to it
+    writing.execute("PRAGMA cache_size=10")  # what was copied is to be in the file, or nothing can be done for it
+    reading.execute("BEGIN")
+    reading.execute("SELECT count(*) FROM meta").fetchone()  # from here on nothing new is seen: nothing starts anew
+    with open(partial, "rb+") as file:
+        reading.backup(writing, pages=COPIED, progress=Pace(file.fileno()))
+    reading.execute("COMMIT")
+    writing.execute("PRAGMA cache_size=-2000")
+    writing.execute("PRAGMA synchronous=FULL")
+    writing.execute("PRAGMA journal_mode=DELETE").fetchall()
+
+
+class Pace:
+    """Has every piece of a copy on the disk before the next one, and leaves the disk alone for as long.
+
+    All of it at once at the end would be in the way of everybody who waits for a commit.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._clock = ports.current().monotonic
+
+    def __call__(self, *_: int) -> None:
+        began = self._clock()
+        os.fsync(self._fd)
+        time.sleep(min(self._clock() - began, REST_AT_MOST))
 
 
 def _seen(over: asyncio.Future[None]) -> None:
