@@ -209,9 +209,9 @@ def _copy_and_check(source: str, partial: Path) -> None:
 
 def _copy(reading: sqlite3.Connection, writing: sqlite3.Connection, partial: Path) -> None:
     writing.execute("PRAGMA synchronous=OFF")  # the pace sees to it
-    writing.execute("PRAGMA cache_size=10")  # what was copied is to be in the file, or nothing can be done for it
+    writing.execute("PRAGMA cache_size=10")  # what was copied is in the file soon
     reading.execute("BEGIN")
-    reading.execute("SELECT count(*) FROM meta").fetchone()  # from here on nothing new is seen: nothing starts anew
+    reading.execute("SELECT count(*) FROM meta").fetchone()  # from here on nothing that is new is seen
     with open(partial, "rb+") as file:
         reading.backup(writing, pages=COPIED, progress=Pace(file.fileno()))
     reading.execute("COMMIT")

@@ -84,7 +84,8 @@ def test_a_backup_goes_to_the_disk_in_pieces_and_never_starts_anew(run, path, tm
             await rt.journal.backup(copy)
             assert len(sizes) > 10
             assert len(sizes) <= copy.stat().st_size // (4 * 4096) + 3
-            assert max(after - before for before, after in pairwise(sizes)) <= 20 * 4096  # some wait in a cache
+            steps = [after - before for before, after in pairwise(sizes)]
+            assert max(steps) <= 20 * 4096  # a few pages wait in a cache
             with closing(sqlite3.connect(copy)) as copied:
                 assert copied.execute("SELECT count(*) FROM ended").fetchone() == (500,)
 
