@@ -25,7 +25,8 @@ BATCH = 500  # rows deleted at a time
 REST = 3.0  # times as long as a batch took, between two of them
 VACUUM = 200  # pages given back after a batch
 COPIED = 512  # pages copied at a time, 2 MB
-REST_AT_MOST = 0.1  # seconds between two such
+CHECKED = 50_000  # steps of SQLite's machine at a time, about 2 ms, while a copy is checked
+REST_AT_MOST = 0.1  # seconds after either
 UNSEEN_MS = 60_000  # a traceback may be younger than the failure it is of
 
 PURGEABLE = "SELECT {what} FROM ended WHERE state = ? AND failed_ms < ? AND changed_ms < ? AND owner IS NULL"
@@ -194,7 +195,9 @@ def _copy_and_check(source: str, partial: Path) -> None:
     writing = sqlite3.connect(partial, isolation_level=None)
     try:
         reading.execute("PRAGMA query_only=ON")
-        _copy(reading, writing, partial)
+        pace = Pace()
+        _copy(reading, writing, partial, pace)
+        writing.set_progress_handler(pace.rest, CHECKED)
         for statement in NOBODYS:
             writing.execute(statement)
         answers = [answer for (answer,) in writing.execute("PRAGMA integrity_check")]
@@ -207,13 +210,18 @@ def _copy_and_check(source: str, partial: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _copy(reading: sqlite3.Connection, writing: sqlite3.Connection, partial: Path) -> None:
-    writing.execute("PRAGMA synchronous=OFF")  # the pace sees to it
+def _copy(reading: sqlite3.Connection, writing: sqlite3.Connection, partial: Path, pace: Pace) -> None:
+    writing.execute("PRAGMA synchronous=OFF")  # each piece is synced here
     writing.execute("PRAGMA cache_size=10")  # what was copied is in the file soon
     reading.execute("BEGIN")
     reading.execute("SELECT count(*) FROM meta").fetchone()  # from here on nothing that is new is seen
     with open(partial, "rb+") as file:
-        reading.backup(writing, pages=COPIED, progress=Pace(file.fileno()))
+
+        def copied(*_: int) -> None:
+            os.fsync(file.fileno())
+            pace.rest()
+
+        reading.backup(writing, pages=COPIED, progress=copied)
     reading.execute("COMMIT")
     writing.execute("PRAGMA cache_size=-2000")
     writing.execute("PRAGMA synchronous=FULL")
@@ -221,19 +229,20 @@ def _copy(reading: sqlite3.Connection, writing: sqlite3.Connection, partial: Pat
 
 
 class Pace:
-    """Has every piece of a copy on the disk before the next one, and leaves the disk alone for as long.
+    """Rests for as long as it worked, again and again: the disk and the processor are there for others too.
 
-    All of it at once at the end would be in the way of everybody who waits for a commit.
+    A copy that goes to the disk all at once, or that is checked in one go, is in the way of everybody who
+    waits for a commit.
     """
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self) -> None:
         self._clock = ports.current().monotonic
+        self._began = self._clock()
 
-    def __call__(self, *_: int) -> None:
-        began = self._clock()
-        os.fsync(self._fd)
-        time.sleep(min(self._clock() - began, REST_AT_MOST))
+    def rest(self) -> None:
+        """Sleep for as long as it is since the last rest."""
+        time.sleep(min(self._clock() - self._began, REST_AT_MOST))
+        self._began = self._clock()
 
 
 def _seen(over: asyncio.Future[None]) -> None:

@@ -92,6 +92,23 @@ def test_a_backup_goes_to_the_disk_in_pieces_and_never_starts_anew(run, path, tm
     run(main)
 
 
+def test_a_copy_is_checked_with_rests_as_it_was_made_with_rests(run, path, tmp_path, monkeypatch):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            await with_failures(rt, 200)
+            done, on_disk = [], os.fsync
+            monkeypatch.setattr(_upkeep, "COPIED", 4)
+            monkeypatch.setattr(_upkeep, "CHECKED", 100)
+            monkeypatch.setattr(os, "fsync", lambda fd: on_disk(fd) or done.append("piece"))
+            monkeypatch.setattr(_upkeep.Pace, "rest", lambda _: done.append("rest"))
+            await rt.journal.backup(tmp_path / "copy.db")
+            pieces = done.count("piece") - 1  # at the end all of it is synced once more
+            assert done[: 2 * pieces] == ["piece", "rest"] * pieces
+            assert done[2 * pieces :].count("rest") > 10
+
+    run(main)
+
+
 @pytest.mark.slow
 def test_a_backup_blocks_no_accept_and_is_consistent_in_the_middle_of_them(run, path, tmp_path):
     async def main():
