@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .supervise import Supervisor
 
 AVAILABLE = JobState.AVAILABLE
+ON_DISK = "on disk"
 RECHECK_WALL_SECONDS, RECHECK_WALL_SHARE = 60.0, 0.1
 _new = object.__new__
 _UNTIL_DRAINED = frozenset({"running", "leaving", "draining"})
@@ -408,7 +409,7 @@ async def admit_durable(
     try:
         for payload in payloads:
             job = new_job(engine, entry, payload.args, payload.kwargs, waiters)
-            job._get_more().payload = payload
+            job._get_more().payload = ON_DISK  # and not the text as well, for as long as it waits
             if entry.options.id is None:
                 job._id = id = journal.new_id()
                 engine.named[id] = job

@@ -128,6 +128,8 @@ class Line:
 
         One that waits for a time first takes no slot now: it counts as one that waits.
         """
+        if self.waiting + self.later + room.jobs <= self.size:
+            return True  # however many slots are free
         free = self.free(engine)
         if not room.later and free - self.waiting - self.reserved >= room.jobs:
             return True

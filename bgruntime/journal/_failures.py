@@ -16,7 +16,7 @@ UNKNOWN_AFTER_MS = 600_000  # nobody has claimed it for so long: nobody knows it
 UNKNOWN = "unknown task"
 INTERRUPTED = "interrupted"
 HELD = "it is being redriven now"
-OVER = {Row.COMPLETED: "it is completed", Row.GIVEN_UP: "it was put away by hand"}
+OVER = {int(Row.COMPLETED): "it is completed", int(Row.GIVEN_UP): "it was put away by hand"}
 
 ENDED = """
 ended.key, ended.id, ended.task, ended.args, ended.options, ended.state, ended.reason, ended.error,
@@ -267,28 +267,28 @@ def failure_of(row: Sequence[Any]) -> Failure:
     ]
     durable, obstacle, owner, redrives, budget, due, created, failed, changed = row[14:23]
     told = f"{error}: {message}" if message else error
-    return Failure(
-        id=id,
-        task=task,
-        state=Row(state).word,
-        reason=reason,
-        error=error,
-        message=message,
-        traceback=f"{body}{told}" if body else told,
-        place=place,
-        args=parsed(args),
-        attempt=attempt,
-        attempts=attempts_of(errors),
-        crashes=crashes,
-        durable=bool(durable),
-        obstacle=obstacle or (HELD if owner is not None else OVER.get(Row(state))),
-        redrives=redrives,
-        redrives_left=max(0, budget - redrives) if Row(state) is Row.RETRYABLE else 0,
-        next_redrive_at=None if due is None else due / 1000,
-        created_at=created / 1000,
-        failed_at=failed / 1000,
-        changed_at=changed / 1000,
-        options=options_of(options),
+    return Failure(  # by position: with names a page of them takes a fifth longer
+        id,
+        task,
+        Row(state).word,
+        reason,
+        error,
+        message,
+        f"{body}{told}" if body else told,
+        place,
+        parsed(args),
+        attempt,
+        attempts_of(errors),
+        crashes,
+        bool(durable),
+        obstacle or (OVER.get(state) if owner is None else HELD),
+        redrives,
+        max(0, budget - redrives) if state == Row.RETRYABLE else 0,
+        None if due is None else due / 1000,
+        created / 1000,
+        failed / 1000,
+        changed / 1000,
+        options_of(options),
     )
 
 
@@ -328,10 +328,12 @@ def open_job_of(row: Sequence[Any], now: int, *, known: bool = False) -> Failure
 
 def attempts_of(errors: str | None) -> tuple[AttemptFailure, ...]:
     """The attempts that failed, the first one first."""
+    if not errors:
+        return ()
     try:
         return tuple(
             AttemptFailure(one["attempt"], one["outcome"], one["error"], one["message"], one["at"])
-            for one in json.loads(errors or "[]")
+            for one in json.loads(errors)
         )
     except (ValueError, TypeError, LookupError):  # damaged: the rest of the row is still to be seen
         return ()
@@ -339,7 +341,7 @@ def attempts_of(errors: str | None) -> tuple[AttemptFailure, ...]:
 
 def options_of(options: str | None) -> dict[str, Any]:
     """The options a job was submitted with; none where they are damaged."""
-    told: Any = parsed(options or "{}")
+    told: Any = parsed(options) if options else None
     return dict(told) if isinstance(told, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
 
 

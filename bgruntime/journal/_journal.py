@@ -212,12 +212,15 @@ class Journal(Shelf):
     async def accept(self, jobs: Sequence[Job[Any]], payloads: Sequence[Payload]) -> None:
         """Return when all of `jobs` are on disk; a cancelled call takes them back."""
         now = self._ports.time()
-        entries = [self._entry(job, now) for job in jobs]
-        rows = [
-            self._row(job, entry, payload)
-            for job, entry, payload in zip(jobs, entries, payloads, strict=True)
-        ]
-        origins = [(entry.origin,) for entry in entries if entry.origin is not None]
+        entries: list[Entry] = []
+        rows: list[tuple[Any, ...]] = []
+        origins: list[tuple[int]] = []
+        for job, payload in zip(jobs, payloads, strict=True):
+            entry = self._entry(job, now)
+            entries.append(entry)
+            rows.append(self._row(job, entry, payload))
+            if entry.origin is not None:
+                origins.append((entry.origin,))
         for entry in entries:
             self._entries[entry.id] = entry
         try:

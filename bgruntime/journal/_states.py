@@ -21,8 +21,10 @@ class Row(IntEnum):
     @property
     def word(self) -> str:
         """The state as people know it."""
-        return "discarded" if self is Row.GIVEN_UP else self.name.lower()
+        return _WORDS[self]
 
+
+_WORDS = tuple("discarded" if row is Row.GIVEN_UP else row.name.lower() for row in Row)
 
 OPEN = (Row.RETRYABLE, Row.DISCARDED, Row.QUARANTINED)
 

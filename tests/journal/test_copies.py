@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import stat
 import time
+from contextlib import closing
+from itertools import pairwise
 
 import pytest
 
@@ -58,6 +61,50 @@ def test_a_backup_has_all_that_was_over_and_all_that_was_accepted_and_belongs_to
             assert sorted(ran) == [0, 1, 2, 3]
             assert {one.id for one in await rt.journal.failures()} == {job.id for job in failed}
         assert jobs
+
+    run(main)
+
+
+def test_a_backup_goes_to_the_disk_in_pieces_and_never_starts_anew(run, path, tmp_path, monkeypatch):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            await with_failures(rt, 500)
+            copy, sizes = tmp_path / "copy.db", []
+            monkeypatch.setattr(_upkeep, "COPIED", 4)
+            on_disk = os.fsync
+
+            def sync(fd):
+                on_disk(fd)
+                sizes.append(os.fstat(fd).st_size)
+                with closing(sqlite3.connect(path)) as other, other:
+                    assert len(sizes) < 1000
+                    other.execute("UPDATE meta SET value = value + 1 WHERE name = 'probe'")
+
+            monkeypatch.setattr(os, "fsync", sync)
+            await rt.journal.backup(copy)
+            assert len(sizes) > 10
+            assert len(sizes) <= copy.stat().st_size // (4 * 4096) + 3
+            steps = [after - before for before, after in pairwise(sizes)]
+            assert max(steps) <= 20 * 4096  # a few pages wait in a cache
+            with closing(sqlite3.connect(copy)) as copied:
+                assert copied.execute("SELECT count(*) FROM ended").fetchone() == (500,)
+
+    run(main)
+
+
+def test_a_copy_is_checked_with_rests_as_it_was_made_with_rests(run, path, tmp_path, monkeypatch):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            await with_failures(rt, 200)
+            done, on_disk = [], os.fsync
+            monkeypatch.setattr(_upkeep, "COPIED", 4)
+            monkeypatch.setattr(_upkeep, "CHECKED", 100)
+            monkeypatch.setattr(os, "fsync", lambda fd: on_disk(fd) or done.append("piece"))
+            monkeypatch.setattr(_upkeep.Pace, "rest", lambda _: done.append("rest"))
+            await rt.journal.backup(tmp_path / "copy.db")
+            pieces = done.count("piece") - 1  # at the end all of it is synced once more
+            assert done[: 2 * pieces] == ["piece", "rest"] * pieces
+            assert done[2 * pieces :].count("rest") > 10
 
     run(main)
 

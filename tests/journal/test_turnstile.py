@@ -19,7 +19,7 @@ import pytest
 from bgruntime import Runtime
 from bgruntime.extend import ports
 from bgruntime.journal._faults import Locked, describe
-from bgruntime.journal._flocks import Flock, holder, is_free
+from bgruntime.journal._flocks import Flock, Tickets, holder, is_free
 from bgruntime.journal._turnstile import Turnstile
 
 from .steps import durable
@@ -142,6 +142,61 @@ def test_a_stopped_holder_does_not_hold_whoever_wants_to_leave(turnstile, strang
     assert time.monotonic() - began < 5
     with pytest.raises(Locked):  # nor does anybody wait after that
         turnstile.enter(60)
+
+
+def entering(lock: Path, name: str, entered: list[str]) -> threading.Thread:
+    """A thread that enters through a turnstile of its own, notes that and leaves; it waits in line by now."""
+
+    def enter() -> None:
+        turnstile.enter(10)
+        entered.append(name)
+        turnstile.leave()
+
+    turnstile = Turnstile(str(lock), ports.current().spawn)
+    before = waiting(lock)
+    thread = threading.Thread(target=enter)
+    thread.start()
+    until = time.monotonic() + 10
+    while waiting(lock) == before:
+        assert time.monotonic() < until
+        time.sleep(0.001)
+    return thread
+
+
+def waiting(lock: Path) -> int:
+    """The number behind all that wait."""
+    tickets = Tickets(str(lock))
+    last = tickets.draw()
+    tickets.close()
+    return 0 if last is None else last + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no such locks")
+def test_nobody_overtakes_those_who_wait_and_they_enter_in_the_order_they_came(turnstile, lock):
+    for _ in range(5):
+        entered: list[str] = []
+        turnstile.enter(1)
+        threads = [entering(lock, name, entered) for name in ("first", "second", "third")]
+        turnstile.leave()
+        turnstile.enter(10)
+        entered.append("the one who has just left")
+        turnstile.leave()
+        for thread in threads:
+            thread.join()
+        assert entered == ["first", "second", "third", "the one who has just left"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no such locks")
+def test_one_who_waits_and_does_not_move_keeps_nobody_from_a_lock_that_is_free(turnstile, lock):
+    stopped = Tickets(str(lock))
+    assert stopped.draw() is None
+    for _ in range(20):  # only the first of these takes a while to find out
+        turnstile.enter(2)
+        assert holder(str(lock)) == os.getpid()
+        turnstile.leave()
+    stopped.close()
+    turnstile.enter(2)
+    turnstile.leave()
 
 
 def test_a_lock_file_that_was_removed_is_noticed(turnstile, lock):
