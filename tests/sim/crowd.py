@@ -138,7 +138,8 @@ async def called_off(rt: Runtime) -> None:
 
 async def changed_from_within(loop: SimLoop) -> None:
     """P05, P06: what a job does in its first step counts for the very next start."""
-    loop._ports = replace(loop.bgruntime_ports, task_class=asyncio.Task)  # the kernel's fast path is for those
+    # The kernel has a fast path for plain tasks.
+    loop._ports = replace(loop.bgruntime_ports, task_class=asyncio.Task)
     async with Runtime(concurrency=1, queue_size=20) as rt:
         await pauses_its_queue(rt)
         await asks_for_something_urgent(rt)
