@@ -55,6 +55,8 @@ class Supervisor:
         "_complain",
         "_deadline_timer",
         "_factory",
+        "ahead",
+        "ahead_until",
         "clock",
         "complaints",
         "context",
@@ -142,6 +144,8 @@ class Supervisor:
         self.owed: dict[Line, None] = {}  # over their size because slots were free
         self.resuming: deque[Job[Any]] = deque()
         self.pumping: bool | None = False
+        self.ahead = dispatch.STARTS_PER_TURN  # what may be started before the pump that is arranged
+        self.ahead_until = FOREVER
         self.disturbed = False  # set when a pump that runs has to look around again
         self.context = Context()  # the pump's: a callback keeps alive what is in its context
         self.pump = partial(dispatch.pump, self)
@@ -334,6 +338,10 @@ class Supervisor:
         if me is job:
             raise RuntimeError(f"{job!r} waits for itself: it would never end")
         if me is None:
+            if self.pumping and self.ahead > 0 and job._state is AVAILABLE:
+                dispatch.pump_ahead(self)
+                if job._waiters is OVER:
+                    return
             future: asyncio.Future[None] = self.loop.create_future()
             add_waiter(job, future)
             try:

@@ -40,6 +40,14 @@ BUGS = (
         "    while engine.in_use < engine.limit:\n        left = left or STARTS_PER_TURN\n        if engine.resuming",
     ),
     bug(
+        "starts_ahead_without_a_budget",
+        "P25",
+        "Whoever awaits one job after another holds the loop until the queue is empty.",
+        DISPATCH,
+        "        engine.ahead = max(0, left)\n",
+        "        engine.ahead = STARTS_PER_TURN\n",
+    ),
+    bug(
         "limit_off_by_one",
         "P06",
         "One attempt more than allowed is one connection more than the database has.",
