@@ -38,7 +38,11 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
     kwargs = job._kwargs
     value: Any
     failure: BaseException | None
-    if engine.odd_start and not _begin(engine, job, started):
+    if (
+        engine.odd_start
+        and (job._more is not None or engine.tells_start)
+        and not _begin(engine, job, started)
+    ):
         value, failure = None, asyncio.CancelledError()  # cancelled between its start and its first step
     else:
         try:
@@ -89,15 +93,9 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
 
 def _begin(engine: Supervisor, job: Job[Any], started: float) -> bool:
     """The first step where it is not the plain one; False if *job* was cancelled before it."""
-    goes_on = job._more is None or job._more.stop is None
-    if goes_on and not engine.eager:
-        timeout = job._entry.timeout
-        job._deadline = FOREVER if timeout is None else started + timeout
-        if job._deadline < engine.deadline_at:
-            engine.arm(job._deadline, started)
     if engine.tells_start:
         engine.tell(AttemptStarted(started, job, job._attempt, started - job._since))
-    return goes_on
+    return job._more is None or job._more.stop is None
 
 
 async def _leave(exits: Any, value: Any, failure: BaseException | None) -> tuple[Any, BaseException | None]:

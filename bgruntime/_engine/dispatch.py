@@ -24,7 +24,6 @@ STARTS_PER_TURN = 64
 PARKED_PER_TURN = 256
 SLICE_SECONDS = 0.001
 SWEEP_FROM = 256
-BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
 
 AVAILABLE, RUNNING = JobState.AVAILABLE, JobState.RUNNING
 _FOREVER = float("inf")
@@ -337,9 +336,6 @@ def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left
 def _start_lazily(engine: Supervisor, line: Line, single: deque[Job[Any]], left: int, now: float) -> int:
     """The same where a Task takes its first step in a later turn of the loop: Python 3.11."""
     loop, live = engine.loop, engine.live
-    begins_by = now + BEGINS_WITHIN
-    if begins_by < engine.deadline_at:
-        engine.arm(begins_by)
     for left in range(left - 1, -1, -1):  # noqa: B020
         job = single.popleft()
         if job._state is not AVAILABLE:
@@ -352,11 +348,12 @@ def _start_lazily(engine: Supervisor, line: Line, single: deque[Job[Any]], left:
             engine.in_use += 1
             job._state = RUNNING
             job._attempt = 1
-            job._deadline = begins_by
+            entry = job._entry
+            job._deadline = deadline = now + entry.look_within
+            if deadline < engine.deadline_at:
+                engine.arm(deadline)
             live[job] = None
-            job._task = _Task(
-                attempt(engine, job), loop=loop, name=job._entry.name, context=job._context.copy()
-            )
+            job._task = _Task(attempt(engine, job), loop=loop, name=entry.name, context=job._context.copy())
         if not single or engine.disturbed or engine.in_use >= engine.limit:
             return left
     return 0
@@ -438,7 +435,7 @@ def _watch_started(engine: Supervisor, job: Job[Any]) -> None:
     elif job._started is None:
         # Its first step is still to come, and a Task that somebody cancels before that runs no line
         # of it: look whether it has begun. (A callback of the Task would cost 500 ns a job.)
-        engine.watch(job, engine.clock() + BEGINS_WITHIN)
+        engine.watch(job, engine.clock() + job._entry.look_within)
     elif timeout is not None:
         engine.watch(job, job._started + timeout)
     else:

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from .._model.errors import ForkedRuntime, JobTimedOut, RuntimeClosed, WrongLoop
 from .._model.events import AttemptAbandoned, AttemptEnded, AttemptStarted, JobAccepted, JobSettled
-from .._model.jobs import OVER, Definition, Entry, Job, Tally, ThreadUse
+from .._model.jobs import BEGINS_WITHIN, OVER, Definition, Entry, Job, Tally, ThreadUse
 from .._model.outcomes import Outcome, Reason, Snooze, Stop
 from .._model.policies import Limits, Queue
 from .._model.states import JobState, check_move
@@ -494,9 +494,14 @@ class Supervisor:
         if job._task is not None and job._task.done():
             self.reap(job)
         elif job._started is None and job._stop is None:
-            job._deadline = now + dispatch.BEGINS_WITHIN
+            job._deadline = now + BEGINS_WITHIN
         elif job._stop is None:
-            self._time_out(job, now)
+            timeout = job._entry.timeout
+            due = FOREVER if timeout is None else job._started + timeout  # type: ignore[operator]
+            if due > now:
+                job._deadline = due  # it has begun since it was started: its timeout counts from there
+            else:
+                self._time_out(job, now)
         elif job._stop.stage == 1 and not self._in_thread(job):
             job._stop.stage = 2
             job._deadline = now + self.limits.cancel_hard

@@ -117,6 +117,7 @@ class Entry:
         "ends",
         "engine",
         "fresh",
+        "look_within",
         "name",
         "opens",
         "options",
@@ -147,6 +148,8 @@ class Entry:
         self.call = call
         self.threaded = definition.threaded
         self.timeout = options.timeout
+        # A Task that was started lazily may have been cancelled by somebody before its first step.
+        self.look_within = min(BEGINS_WITHIN, FOREVER if options.timeout is None else options.timeout)
         self.priority = options.priority
         self.fresh = options.context == "fresh"
         self.carry: tuple[ContextVar[Any], ...] = options.carry
@@ -237,6 +240,8 @@ class More:
         self.waits = 0
 
 
+BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
+FOREVER = float("inf")
 COMPLETED = JobState.COMPLETED
 OVER: Final = "over"  # what stands in `_waiters` once a job is over and nobody can wait any more
 GONE: Final = object()  # the value of a job of which only the record is left

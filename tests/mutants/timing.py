@@ -95,8 +95,8 @@ BUGS = (
         "P10",
         "A start without an eager task forgets the timeout.",
         "_engine/attempt.py",
-        "        job._deadline = FOREVER if timeout is None else started + timeout\n",
-        "        job._deadline = FOREVER\n",
+        "                job._deadline = due  # it has begun since it was started: its timeout counts from there\n",
+        "                job._deadline = FOREVER\n",
     ),
     bug(
         "deadline_of_the_attempt_before",
