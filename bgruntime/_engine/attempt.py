@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 COMPLETED = JobState.COMPLETED
 SUCCEEDED = Outcome.SUCCEEDED
-FOREVER = float("inf")
 ERROR_LIMIT = 200  # characters of an error in the record of a job
 OPTIONS = frozenset(field.name for field in fields(TaskOptions))
 
@@ -38,11 +37,9 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
     kwargs = job._kwargs
     value: Any
     failure: BaseException | None
-    if (
-        engine.odd_start
-        and (job._more is not None or engine.tells_start)
-        and not _begin(engine, job, started)
-    ):
+    # Before the first step of an eager Task nothing can have happened to it.
+    odd = engine.odd_start and (job._more is not None or engine.tells_start)
+    if odd and not _begin(engine, job, started):
         value, failure = None, asyncio.CancelledError()  # cancelled between its start and its first step
     else:
         try:

@@ -317,16 +317,17 @@ def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left
                 context=job._context.copy(),
                 eager_start=True,
             )
+            began: Any = job._started
             if not task.done():
                 job._task = task
                 live[job] = None
                 if job._more is None and entry.timeout is not None:
-                    job._deadline = job._started + entry.timeout  # type: ignore[operator]
+                    job._deadline = began + entry.timeout
                 else:
                     _watch_started(engine, job)
                 if job._deadline < engine.deadline_at:
                     engine.arm(job._deadline)
-            if job._started > until:  # type: ignore[operator]
+            if began > until:
                 return -left
         if not single or engine.disturbed or engine.in_use >= engine.limit:
             return left

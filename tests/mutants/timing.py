@@ -94,7 +94,7 @@ BUGS = (
         "no_deadline_on_the_lazy_path",
         "P10",
         "A start without an eager task forgets the timeout.",
-        "_engine/attempt.py",
+        "_engine/supervise.py",
         "                job._deadline = due  # it has begun since it was started: its timeout counts from there\n",
         "                job._deadline = FOREVER\n",
     ),
