@@ -212,28 +212,27 @@ def kick(engine: Supervisor) -> None:
 
 def pump(engine: Supervisor) -> None:
     """Start eligible jobs: the loop calls this."""
-    engine.ahead = STARTS_PER_TURN
-    pump_at(engine, engine.clock())
+    now = engine.clock()
+    engine.ahead_until = now + SLICE_SECONDS
+    engine.ahead = max(0, pump_at(engine, now))
 
 
 def pump_ahead(engine: Supervisor) -> None:
     """Start eligible jobs before the `pump` that is arranged does: somebody awaits one of them now.
 
-    It saves a turn of the loop, and mostly the wait. What is started so between two pumps is bounded as what
-    one pump starts is.
+    It saves a turn of the loop, and mostly the wait. It takes what the last pump has left of its budget and
+    its slice, so that no more is done in a turn.
     """
     now = engine.clock()
-    if engine.ahead == STARTS_PER_TURN:
-        engine.ahead_until = now + SLICE_SECONDS
     if now <= engine.ahead_until:
-        pump_at(engine, now, engine.ahead, arranged=True)
+        engine.ahead = max(0, pump_at(engine, now, engine.ahead, arranged=True))
 
 
-def pump_at(engine: Supervisor, now: float, budget: int = STARTS_PER_TURN, *, arranged: bool = False) -> None:
+def pump_at(engine: Supervisor, now: float, budget: int = STARTS_PER_TURN, *, arranged: bool = False) -> int:
     """Start eligible jobs while a slot is free, within one *budget* of starts for the turn of the loop.
 
     The end of an attempt calls this, so that its slot is used again at once. *arranged* says that the loop
-    is going to call `pump` in any case.
+    is going to call `pump` in any case. Returns what is left of the budget, not above 0 when it is over.
     """
     turns = engine.turns
     engine.pumping = None  # neither idle nor scheduled: whoever ends inside must not come here again
@@ -266,7 +265,6 @@ def pump_at(engine: Supervisor, now: float, budget: int = STARTS_PER_TURN, *, ar
             left = _one_less(left, job, until)
     if arranged:
         engine.pumping = True
-        engine.ahead = max(0, left)
     elif left <= 0 and engine.in_use < engine.limit and (turns or engine.resuming):
         engine.pumping = True
         engine.loop.call_soon(engine.pump, context=engine.context)
@@ -278,6 +276,7 @@ def pump_at(engine: Supervisor, now: float, budget: int = STARTS_PER_TURN, *, ar
         engine.loop.call_soon(engine.fold, context=engine.context)  # it may take as long as all of this
     if engine.room_wanted:
         engine.offer_room()
+    return left
 
 
 def _one_less(left: int, job: Job[Any], until: float) -> int:

@@ -144,8 +144,8 @@ class Supervisor:
         self.owed: dict[Line, None] = {}  # over their size because slots were free
         self.resuming: deque[Job[Any]] = deque()
         self.pumping: bool | None = False
-        self.ahead = dispatch.STARTS_PER_TURN  # what may be started before the pump that is arranged
-        self.ahead_until = FOREVER
+        self.ahead = 0  # so many may be started before the pump that is arranged
+        self.ahead_until = 0.0
         self.disturbed = False  # set when a pump that runs has to look around again
         self.context = Context()  # the pump's: a callback keeps alive what is in its context
         self.pump = partial(dispatch.pump, self)

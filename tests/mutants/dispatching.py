@@ -44,8 +44,8 @@ BUGS = (
         "P25",
         "Whoever awaits one job after another holds the loop until the queue is empty.",
         DISPATCH,
-        "        engine.ahead = max(0, left)\n",
-        "        engine.ahead = STARTS_PER_TURN\n",
+        "        engine.ahead = max(0, pump_at(engine, now, engine.ahead, arranged=True))\n",
+        "        pump_at(engine, now, arranged=True)\n",
     ),
     bug(
         "limit_off_by_one",

@@ -34,7 +34,7 @@ BUGS = (
         "P12",
         "A job told to stop before its first line runs that line.",
         ATTEMPT,
-        "    return goes_on\n\n\nasync def _leave",
+        "    return job._more is None or job._more.stop is None\n\n\nasync def _leave",
         "    return True\n\n\nasync def _leave",
     ),
     bug(
