@@ -428,6 +428,9 @@ async def pause(world: World) -> None:
 async def resize(world: World) -> None:
     world.limits["side"] = world.chance.randint(1, 3)
     world.rt.resize("side", world.limits["side"])
+    for call in world.calls:
+        # It has its slot, and its Task, if it was not started eagerly, takes the first step later.
+        call.begins_late = call.queue == "side" and call.state == "running" and not call.running
 
 
 async def drain(world: World) -> None:

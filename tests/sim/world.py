@@ -82,6 +82,7 @@ class Call:
         self.cancels_seen = 0
         self.was_told = False
         self.task: asyncio.Task[Any] | None = None
+        self.begins_late = False  # it was started under a larger limit than there is now
         self.slotless = False  # it was cancelled while it waited for jobs of its own
         self.waits = 0
         self.raised = NOTHING
@@ -207,6 +208,7 @@ class Call:
         if not self.threaded and world.paused_since.get(self.queue, FOREVER) < world.now - world.stalled:
             world.violate("P06", f"started although {self.queue} is paused: {self}")
         world.check_limits(self)
+        self.begins_late = False
 
     def saw_cancel(self) -> None:
         """CancelledError has reached the body."""
@@ -325,7 +327,7 @@ class World:
         if self.running() + max(0, beyond) > self.concurrency:
             self.violate("P06", f"{beyond} stuck ones too many have given their slots back: {call}")
         limit = self.limits.get(call.queue)
-        if limit is not None and self.running(call.queue) > limit:
+        if limit is not None and not call.begins_late and self.running(call.queue) > limit:
             self.violate(
                 "P06", f"{self.running(call.queue)} run on {call.queue}, {limit} are allowed: {call}"
             )
