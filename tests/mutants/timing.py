@@ -105,6 +105,11 @@ BUGS = (
         "_engine/dispatch.py",
         "        engine.watch(job, job._started + timeout)\n    else:\n        job._deadline = _FOREVER",
         "        engine.watch(job, job._since + timeout)\n    else:\n        job._deadline = _FOREVER",
+        (
+            "_engine/supervise.py",
+            "            due = FOREVER if timeout is None else job._started + timeout",
+            "            due = FOREVER if timeout is None else job._since + timeout",
+        ),
     ),
     bug(
         "timeout_by_the_wall_clock",

@@ -144,6 +144,8 @@ async def changed_from_within(loop: SimLoop) -> None:
         await pauses_its_queue(rt)
         await asks_for_something_urgent(rt)
         await is_timed_out(rt, loop)
+    async with Runtime(queue_size=CROWD) as rt:
+        await is_awaited_one_by_one(rt, loop)
 
 
 async def pauses_its_queue(rt: Runtime) -> None:
@@ -177,6 +179,18 @@ async def is_timed_out(rt: Runtime, loop: SimLoop) -> None:
     began = loop.time()
     await job.wait()
     assert 0.5 <= loop.time() - began < 1, f"P10: its timeout of 0.5 s came after {loop.time() - began:.3f} s"
+
+
+async def is_awaited_one_by_one(rt: Runtime, loop: SimLoop) -> None:
+    """P25: whoever awaits one job after another has no more of them started in one step than anybody."""
+    await rt.submit_nowait(one_of_many, "default", 5, CROWD)  # its pump has some of its budget left
+    starts.order.clear()
+    starts.seen = 0
+    loop.on_step = starts.step
+    await wait_for([rt.submit_nowait(one_of_many, "default", 5, i) for i in range(CROWD)])
+    await asyncio.sleep(0)  # the end of a step is when it is looked at
+    loop.on_step = None
+    assert [number for _, _, number in starts.order] == list(range(CROWD))
 
 
 async def wait_for(jobs: list[Job[Any]]) -> None:
