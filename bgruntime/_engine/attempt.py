@@ -38,8 +38,11 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
     value: Any
     failure: BaseException | None
     # Before the first step of an eager Task nothing can have happened to it.
-    odd = engine.odd_start and (job._more is not None or engine.tells_start)
-    if odd and not _begin(engine, job, started):
+    if (
+        engine.odd_start
+        and (job._more is not None or engine.tells_start)
+        and not _begin(engine, job, started)
+    ):
         value, failure = None, asyncio.CancelledError()  # cancelled between its start and its first step
     else:
         try:

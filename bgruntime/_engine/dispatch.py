@@ -320,12 +320,12 @@ def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left
             if not task.done():
                 job._task = task
                 live[job] = None
-                if job._more is None and entry.timeout is not None:
-                    job._deadline = began + entry.timeout
+                if job._more is None:
+                    job._deadline = deadline = began + entry.patience
+                    if deadline < engine.deadline_at:
+                        engine.arm(deadline)  # pyright: ignore[reportUnknownArgumentType]
                 else:
                     _watch_started(engine, job)
-                if job._deadline < engine.deadline_at:
-                    engine.arm(job._deadline)
             if began > until:
                 return -left
         if not single or engine.disturbed or engine.in_use >= engine.limit:

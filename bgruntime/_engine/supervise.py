@@ -496,8 +496,7 @@ class Supervisor:
         elif job._started is None and job._stop is None:
             job._deadline = now + BEGINS_WITHIN
         elif job._stop is None:
-            timeout = job._entry.timeout
-            due = FOREVER if timeout is None else job._started + timeout  # type: ignore[operator]
+            due = job._started + job._entry.patience  # type: ignore[operator]
             if due > now:
                 job._deadline = due  # it has begun since it was started: its timeout counts from there
             else:

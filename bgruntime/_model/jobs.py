@@ -121,6 +121,7 @@ class Entry:
         "name",
         "opens",
         "options",
+        "patience",
         "plain",
         "priority",
         "push",
@@ -148,8 +149,9 @@ class Entry:
         self.call = call
         self.threaded = definition.threaded
         self.timeout = options.timeout
+        self.patience = FOREVER if options.timeout is None else options.timeout
         # A Task that was started lazily may have been cancelled by somebody before its first step.
-        self.look_within = min(BEGINS_WITHIN, FOREVER if options.timeout is None else options.timeout)
+        self.look_within = min(BEGINS_WITHIN, self.patience)
         self.priority = options.priority
         self.fresh = options.context == "fresh"
         self.carry: tuple[ContextVar[Any], ...] = options.carry

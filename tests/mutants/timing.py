@@ -87,8 +87,8 @@ BUGS = (
         "P10",
         "The plain start forgets the timeout.",
         "_engine/dispatch.py",
-        "                if job._deadline < engine.deadline_at:\n",
-        "                if job._deadline < 0:\n",
+        "                    if deadline < engine.deadline_at:\n                        engine.arm(deadline)",
+        "                    if deadline < 0:\n                        engine.arm(deadline)",
     ),
     bug(
         "no_deadline_on_the_lazy_path",
@@ -107,8 +107,8 @@ BUGS = (
         "        engine.watch(job, job._since + timeout)\n    else:\n        job._deadline = _FOREVER",
         (
             "_engine/supervise.py",
-            "            due = FOREVER if timeout is None else job._started + timeout",
-            "            due = FOREVER if timeout is None else job._since + timeout",
+            "            due = job._started + job._entry.patience",
+            "            due = job._since + job._entry.patience",
         ),
     ),
     bug(
