@@ -178,7 +178,7 @@ class Runtime:
             if not callable(one):
                 raise ValueError(f"middleware is called with the job's context, got {one!r}")
         self._engine: Supervisor | None = None
-        self._open: dict[Any, Entry] = {}  # what may come in by the fast path: the engine's
+        self._at_once: dict[Any, Entry] = {}  # what may come in by the fast path: the engine's
         self._stopping: Stopping | None = None
         self._entered: AsyncExitStack | None = None
         self._entering = False
@@ -224,7 +224,7 @@ class Runtime:
                     observer.attach(host)
             if self._journal_path is not None:
                 engine.journal = await stack.open_journal(self._journal_path, host)
-            self._engine, self._stopping, self._open = engine, None, engine.open
+            self._engine, self._stopping, self._at_once = engine, None, engine.at_once
             self._entered = entering.pop_all()
 
     async def __aexit__(
@@ -359,7 +359,7 @@ class Runtime:
             JournalUnavailable, AcceptUnknown: a durable job could not be written.
         """
         try:
-            entry = self._open.get(task)
+            entry = self._at_once.get(task)
         except TypeError:  # it cannot be hashed
             entry = None
         if entry is not None:
@@ -416,7 +416,7 @@ class Runtime:
             RuntimeClosed, PayloadError, WrongLoop, ForkedRuntime: as `submit`.
         """
         try:
-            entry = self._open.get(task)
+            entry = self._at_once.get(task)
         except TypeError:  # it cannot be hashed
             entry = None
         if entry is None:
@@ -1141,7 +1141,7 @@ class Runtime:
         entry = engine.entries.get(definition)
         if entry is None:
             entry = engine.entry_of(definition)
-        engine.opens(task, entry)
+        engine.remember_at_once(task, entry)
         return entry
 
     def __repr__(self) -> str:

@@ -45,7 +45,7 @@ _SHORT_LIVED = {
 def admit_at_once(
     entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any = None
 ) -> Job[Any] | None:
-    """Accept one job of an *entry* that opens, if nothing at all is in its way; else None.
+    """Accept one job of an *entry* that may come at once, if nothing at all is in its way; else None.
 
     No line of it runs before the caller has gone on. This is `admit` written out for the plain case:
     saves about 400 ns a job.
@@ -53,7 +53,7 @@ def admit_at_once(
     engine: Supervisor = entry.engine
     line: Line = entry.queue
     if line.waiting >= line.at_once or _get_running_loop() is not engine.loop:
-        return None  # and an entry opens only while the runtime takes jobs
+        return None  # that the runtime takes jobs is why the entry was found
     for value in args:
         if type(value) not in _PLAIN:
             _check_argument(engine, entry, value)
@@ -82,7 +82,7 @@ def admit(
     engine: Supervisor, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any = None
 ) -> Job[Any]:
     """Accept one job of *entry* now, or raise. No line of it runs before the caller has gone on."""
-    if entry.opens and engine.takes_at_once:
+    if entry.at_once and engine.takes_at_once:
         job = admit_at_once(entry, args, kwargs, waiters)
         if job is not None:
             return job

@@ -37,7 +37,7 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
     kwargs = job._kwargs
     value: Any
     failure: BaseException | None
-    # Before the first step of an eager Task nothing can have happened to it.
+    # Nobody but a finalizer can have stopped an eager Task before its first step, and then it is cancelled after it.
     if (
         engine.odd_start
         and (job._more is not None or engine.tells_start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 STARTS_PER_TURN = 64
 PARKED_PER_TURN = 256
 SLICE_SECONDS = 0.001
+AHEAD_FRAMES = 8  # above the loop: five of the user's own, and those through which `pump_ahead` is called
 SWEEP_FROM = 256
 
 AVAILABLE, RUNNING = JobState.AVAILABLE, JobState.RUNNING
@@ -212,9 +214,11 @@ def kick(engine: Supervisor) -> None:
 
 def pump(engine: Supervisor) -> None:
     """Start eligible jobs: the loop calls this."""
+    if not engine.depth:
+        engine.depth = _depth_here()
     now = engine.clock()
     engine.ahead_until = now + SLICE_SECONDS
-    engine.ahead = max(0, pump_at(engine, now))
+    engine.ahead = max(0, pump_at(engine, now, engine.ahead_until))
 
 
 def pump_ahead(engine: Supervisor) -> None:
@@ -222,21 +226,47 @@ def pump_ahead(engine: Supervisor) -> None:
 
     It saves a turn of the loop, and mostly the wait. It takes what the last pump has left of its budget and
     its slice, so that no more is done in a turn.
+
+    Only a few frames above the loop: deeper down a job would lack the room that it has when the loop
+    starts it, and whoever awaits there may be a Task that was started eagerly by an observer, an iterator
+    or the like, in the midst of something that the engine does.
     """
-    now = engine.clock()
-    if now <= engine.ahead_until:
-        engine.ahead = max(0, pump_at(engine, now, engine.ahead, arranged=True))
+    if engine.loop.get_task_factory() is not None:
+        return
+    try:
+        sys._getframe(engine.depth + AHEAD_FRAMES)
+    except ValueError:  # there are not so many
+        now = engine.clock()
+        if now <= engine.ahead_until:
+            left = pump_at(engine, now, engine.ahead_until, engine.ahead, arranged=True)
+            engine.ahead = max(0, left)
 
 
-def pump_at(engine: Supervisor, now: float, budget: int = STARTS_PER_TURN, *, arranged: bool = False) -> int:
-    """Start eligible jobs while a slot is free, within one *budget* of starts for the turn of the loop.
+def _depth_here() -> int:
+    """How many frames there are below the one that asks."""
+    frame, depth = sys._getframe(1), 0
+    while frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+def pump_at(
+    engine: Supervisor,
+    now: float,
+    until: float | None = None,
+    budget: int = STARTS_PER_TURN,
+    *,
+    arranged: bool = False,
+) -> int:
+    """Start eligible jobs while a slot is free, at most *budget* of them, and none once it is past *until*.
 
     The end of an attempt calls this, so that its slot is used again at once. *arranged* says that the loop
     is going to call `pump` in any case. Returns what is left of the budget, not above 0 when it is over.
     """
+    if until is None:
+        until = now + SLICE_SECONDS
     turns = engine.turns
     engine.pumping = None  # neither idle nor scheduled: whoever ends inside must not come here again
-    until = now + SLICE_SECONDS
     left = budget
     if engine.owed:
         left = _start_owed(engine, left, until)
@@ -251,8 +281,10 @@ def pump_at(engine: Supervisor, now: float, budget: int = STARTS_PER_TURN, *, ar
             engine.disturbed = len(turns) > 1  # then the next one comes from the next queue
             if engine.disturbed:
                 turns.rotate(-1)
-            begin = _start_eagerly if engine.eager else _start_lazily
-            left = begin(engine, line, single, left, now)
+            if engine.eager:
+                left = _start_eagerly(engine, line, single, left, until)
+            else:
+                left = _start_lazily(engine, line, single, left, now)
             continue
         job = _next_of(engine, line)
         if job is None:
@@ -285,7 +317,7 @@ def _one_less(left: int, job: Job[Any], until: float) -> int:
     return left - 1 if began is None or began <= until else 1 - left
 
 
-def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left: int, now: float) -> int:
+def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left: int, until: float) -> int:
     """Start jobs of *line* for as long as nothing is odd; returns what is left of the budget.
 
     This is `start` and `_next_of` written out for a queue without a limit of its own, and for first
@@ -293,7 +325,6 @@ def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left
     the first step of a job or otherwise, sets `disturbed`.
     """
     loop, live = engine.loop, engine.live
-    until = now + SLICE_SECONDS
     for left in range(left - 1, -1, -1):  # noqa: B020
         job = single.popleft()
         if job._state is not AVAILABLE:
@@ -436,6 +467,8 @@ def _watch_started(engine: Supervisor, job: Job[Any]) -> None:
         # Its first step is still to come, and a Task that somebody cancels before that runs no line
         # of it: look whether it has begun. (A callback of the Task would cost 500 ns a job.)
         engine.watch(job, engine.clock() + job._entry.look_within)
+    elif job._more is not None and job._more.marking:
+        job._deadline = _FOREVER  # its timeout begins with its function
     elif timeout is not None:
         engine.watch(job, job._started + timeout)
     else:

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import merge
 from itertools import islice
+from operator import itemgetter
 from typing import Any, NamedTuple, overload
 
 from .._model.jobs import Entry
 from .._model.outcomes import Outcome
 from .._model.states import JobState
 
-FOLD_AT = 1000  # attempts begun, until those that ended are counted
+FOLD_AT = 600  # attempts begun, until those that ended are counted
 KEEP_FINISHED = 1000
 RETRYABLE, DISCARDED, COMPLETED = JobState.RETRYABLE, JobState.DISCARDED, JobState.COMPLETED
 SUCCEEDED = Outcome.SUCCEEDED
@@ -114,7 +115,7 @@ class History:
     def add(self, entry: Entry, record: tuple[Any, ...]) -> None:
         """Note an end that is not the plain one, after the plain ones of its *entry*."""
         if entry.ends:
-            self.recent.append(Successes.of(entry, entry.ends))
+            self.recent.append(Successes.of(entry.shell, entry.ends))
             entry.ends.clear()
         self.recent.append(record)
 
@@ -178,9 +179,15 @@ class History:
             id = self._new_id()
             self._late[id] = ended
             self._late_ids[builtins.id(ended)] = id
-            if len(self._late) > KEEP_FINISHED:
-                del self._late_ids[builtins.id(self._late.pop(next(iter(self._late))))]
+            if len(self._late) > 2 * KEEP_FINISHED:
+                self._forget_early_ends()
         return id
+
+    def _forget_early_ends(self) -> None:
+        """Let go of the ids of jobs that have ended first: what is still shown keeps its id."""
+        late = sorted(self._late.items(), key=itemgetter(1))[-KEEP_FINISHED:]
+        self._late = dict(late)
+        self._late_ids = {builtins.id(ended): id for id, ended in late}
 
 
 def _newest(record: Record) -> float:

@@ -39,9 +39,10 @@ class Stopping:
         """Take no new work from here on, and start. *leaving* lets running jobs submit while it drains."""
         engine = self._engine
         engine.phase = "leaving" if leaving else "draining"
-        engine.open.clear()
+        engine.at_once.clear()
         engine.stopping = True
         engine.on_end.append(self._note)
+        engine.watched = True
         for line in engine.lines.values():
             line.room.close()
         for job in engine.live:

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 
 from .._model.errors import ForkedRuntime, JobTimedOut, RuntimeClosed, WrongLoop
 from .._model.events import AttemptAbandoned, AttemptEnded, AttemptStarted, JobAccepted, JobSettled
-from .._model.jobs import BEGINS_WITHIN, OVER, Definition, Entry, Job, Tally, ThreadUse
+from .._model.jobs import OVER, Definition, Entry, Job, Tally, ThreadUse
 from .._model.outcomes import Outcome, Reason, Snooze, Stop
 from .._model.policies import Limits, Queue
 from .._model.states import JobState, check_move
@@ -57,11 +57,13 @@ class Supervisor:
         "_factory",
         "ahead",
         "ahead_until",
+        "at_once",
         "clock",
         "complaints",
         "context",
         "context_of",
         "deadline_at",
+        "depth",
         "disturbed",
         "eager",
         "entries",
@@ -85,7 +87,6 @@ class Supervisor:
         "odd_start",
         "on_end",
         "on_interrupt",
-        "open",
         "outside",
         "owed",
         "phase",
@@ -146,6 +147,7 @@ class Supervisor:
         self.pumping: bool | None = False
         self.ahead = 0  # so many may be started before the pump that is arranged
         self.ahead_until = 0.0
+        self.depth = 0  # frames below a callback of the loop
         self.disturbed = False  # set when a pump that runs has to look around again
         self.context = Context()  # the pump's: a callback keeps alive what is in its context
         self.pump = partial(dispatch.pump, self)
@@ -159,7 +161,7 @@ class Supervisor:
         self._deadline_timer: Cancellable | None = None
         self.entries: dict[Definition, Entry] = {}
         self.loose: dict[Any, Entry] = {}  # what stays of entries that are not kept
-        self.open: dict[Any, Entry] = {}  # what was submitted before and needs nothing special, while it may
+        self.at_once: dict[Any, Entry] = {}  # what came before and needs nothing special, while it may
         self.tallies: dict[str, Tally] = {}
         self.history = History(self.new_id)
         self.unfolded = 0  # attempts that were begun since what ended was last counted
@@ -196,7 +198,7 @@ class Supervisor:
         self.tells_accept = self.tell.wanted(JobAccepted)
         self.odd_start = self.tells_start or not self.eager
         if self.tells_accept:
-            self.open.clear()
+            self.at_once.clear()
         # One question at the end of a plain attempt instead of two.
         self.tells_end = self.tell.wanted(AttemptEnded) or self.tell.wanted(JobSettled)
 
@@ -231,10 +233,10 @@ class Supervisor:
                 entry.join(self.loose.setdefault(alike, entry.shell))
         return entry
 
-    def opens(self, task: Any, entry: Entry) -> None:
+    def remember_at_once(self, task: Any, entry: Entry) -> None:
         """Let *task*, whose entry that is, come in by the fast path from here on, if it may."""
-        if entry.opens and self.takes_at_once:
-            self.open[task] = entry
+        if entry.at_once and self.takes_at_once:
+            self.at_once[task] = entry
 
     @property
     def takes_at_once(self) -> bool:
@@ -388,7 +390,8 @@ class Supervisor:
         Called in the very step in which it is there, so that the attempt comes before the queue.
         """
         more = me._get_more()
-        if me not in self.live:
+        in_first_step = me._state is RUNNING and me._task is None
+        if me not in self.live and not in_first_step:
             future.set_result(None)
             return
         more.waits -= 1
@@ -494,7 +497,9 @@ class Supervisor:
         if job._task is not None and job._task.done():
             self.reap(job)
         elif job._started is None and job._stop is None:
-            job._deadline = now + BEGINS_WITHIN
+            job._deadline = now + job._entry.look_within
+        elif job._more is not None and job._more.marking:
+            job._deadline = FOREVER  # its timeout begins with its function
         elif job._stop is None:
             due = job._started + job._entry.patience  # type: ignore[operator]
             if due > now:
@@ -566,7 +571,7 @@ class Supervisor:
         """Deliver one cancellation to the running attempt of *job*, if there is anything to cancel.
 
         Before its first step there is not: a Task cancelled there would run no line, so the reason
-        alone is left for `attempt` to find. In its own first step `start` cancels it afterwards.
+        alone is left for `attempt` to find. In its own first step `_watch_started` cancels it afterwards.
         """
         more = job._more
         if more is not None and more.stopping is not None:
@@ -755,7 +760,12 @@ class Supervisor:
         """Let the journal mark the start of *job*; only then does its function run and its timeout start."""
         mark = self.journal.begin(job)
         if mark is not None:
-            marked = await mark
+            more = job._get_more()
+            more.marking = True
+            try:
+                marked = await mark
+            finally:
+                more.marking = False
             job._started = self.clock()
             if marked is None:
                 raise Snooze(SICK_SECONDS)
@@ -809,7 +819,7 @@ class Supervisor:
                 await future
             finally:
                 self.watchers.remove(look)
-                self.watched = bool(self.watchers)
+                self.watched = bool(self.watchers or self.on_end)
         return True
 
     def _look(self, future: asyncio.Future[None], besides: Container[Job[Any]]) -> None:

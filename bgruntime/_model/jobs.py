@@ -102,13 +102,14 @@ class Entry:
     """What one runtime keeps of one definition: its options laid flat, and what was counted.
 
     `call` is what an attempt awaits; `plain` says that a job of it needs nothing but a place in the line,
-    `opens` that it also has the usual priority and context and may come in by the fast path. `push` puts
+    `at_once` that it also has the usual priority and context and may come in by the fast path. `push` puts
     a job into the line.
     `shell` is what stays of it in the records of jobs that ended: itself, or for a definition that does
     not live as long as the program the same without the function, which may be a partial with arguments.
     """
 
     __slots__ = (
+        "at_once",
         "backoff",
         "call",
         "carry",
@@ -119,7 +120,6 @@ class Entry:
         "fresh",
         "look_within",
         "name",
-        "opens",
         "options",
         "patience",
         "plain",
@@ -167,7 +167,7 @@ class Entry:
             or definition.coroutine is not None
             or definition.threaded
         )
-        self.opens = self.plain and definition.kept and not self.fresh and self.priority == USUAL_PRIORITY
+        self.at_once = self.plain and definition.kept and not self.fresh and self.priority == USUAL_PRIORITY
         self.push: Callable[[Job[Any]], None] = _gone
         self.ends: Any = []  # of first attempts that succeeded, until they are counted: four values each
         self.shell = self if definition.kept else self._without_function()
@@ -205,6 +205,7 @@ class More:
         "front",
         "holds",
         "leaving",
+        "marking",
         "moved",
         "payload",
         "progress",
@@ -227,6 +228,7 @@ class More:
         self.dirs: list[str] = []
         self.front = False
         self.holds = True
+        self.marking = False  # the journal is still writing that it starts
         self.moved = False
         self.leaving = False  # the function is over, what the attempt entered is being closed
         self.payload: Any = None

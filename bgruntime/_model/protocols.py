@@ -78,7 +78,7 @@ class BatchObserver(Protocol):
     """An observer of the ends of attempts in bulk: by far the cheapest way to measure."""
 
     def on_batch(self, records: Sequence[Any], /) -> None:
-        """Some hundred ended attempts, or those since the last time whenever statistics are read.
+        """Several hundred ended attempts, or those since the last time whenever statistics are read.
 
         Each is an `extend.Record`. They come in an `extend.Batch`, which offers a cheaper way to those
         who only count.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import sub
 from typing import Any
 
 from bgruntime import RuntimeStats
-from bgruntime.extend import JobState
+from bgruntime.extend import Batch, JobState, Successes
 
 from ._rules import AlertRule
 from ._window import Window
@@ -55,6 +57,11 @@ class Watch:
 
     def count(self, records: Sequence[Any]) -> None:
         """Count attempts that have ended, in the order of their ends."""
+        if isinstance(records, Batch) and not records.others:
+            for some in records.successes:
+                self._count_successes(self.subject(some.entry.name), some)
+                self._count_successes(self.subject(None), some)
+            return
         by_task: dict[str, list[Any]] = {}
         for record in records:
             by_task.setdefault(record[_ENTRY].name, []).append(record)
@@ -122,6 +129,16 @@ class Watch:
         window.forget(now)
         return window
 
+    def _count_successes(self, subject: Subject, some: Successes) -> None:
+        self.changed.add(subject.name)
+        subject.failed_in_a_row = 0
+        for window in subject.windows.values():
+            if window.slice_of(some.ended[0]) == window.slice_of(some.ended[-1]):
+                run_times = [*map(sub, some.ended, some.started)] if window.with_run_time else ()
+                window.add(some.ended[-1], len(some.ended), 0, run_times)
+            else:
+                _add(window, list(some.records()))
+
     def _count(self, subject: Subject, records: Sequence[Any]) -> None:
         self.changed.add(subject.name)
         for record in records:
@@ -131,15 +148,7 @@ class Watch:
                 subject.failed_in_a_row += 1
                 subject.worst_row = max(subject.worst_row, subject.failed_in_a_row)
         for window in subject.windows.values():
-            for of_slice in _by_slice(records, window.seconds):
-                completed = sum(record[_STATE] is JobState.COMPLETED for record in of_slice)
-                failed = sum(record[_STATE] in _FAILED for record in of_slice)
-                run_times = (
-                    [record[_RAN] for record in of_slice if record[_OUTCOME] is not None]
-                    if window.with_run_time
-                    else ()
-                )
-                window.add(of_slice[-1][_AT], completed, failed, run_times)
+            _add(window, records)
 
     def _worst_block(self, since: float) -> Reading:
         inside = [(seconds, place) for at, seconds, place in self._blocks if at >= since]
@@ -147,19 +156,14 @@ class Watch:
         return Reading(seconds, place=place)
 
 
-def _by_slice(records: Sequence[Any], window: float) -> Iterator[Sequence[Any]]:
-    """*records*, in the order of their ends, in pieces that are short against the window."""
-    piece = window / 30
-    start = 0
-    while start < len(records):
-        end = start + 1
-        limit = records[start][_AT] + piece
-        if records[-1][_AT] <= limit:
-            end = len(records)
-        while end < len(records) and records[end][_AT] <= limit:
-            end += 1
-        yield records[start:end]
-        start = end
+def _add(window: Window, records: Sequence[Any]) -> None:
+    """Count *records*, which are in the order of their ends, in *window*."""
+    for _, group in groupby(records, lambda record: window.slice_of(record[_AT])):
+        of_slice = list(group)
+        completed = sum(record[_STATE] is JobState.COMPLETED for record in of_slice)
+        failed = sum(record[_STATE] in _FAILED for record in of_slice)
+        ran = [record[_RAN] for record in of_slice if record[_OUTCOME] is not None]
+        window.add(of_slice[-1][_AT], completed, failed, ran if window.with_run_time else ())
 
 
 __all__ = ["Reading", "Subject", "Watch"]

@@ -29,9 +29,13 @@ class Window:
     failed: int = 0
     _slices: deque[Slice] = field(default_factory=deque[Slice])
 
+    def slice_of(self, at: float) -> int:
+        """The number of the slice that the time *at* belongs to."""
+        return int(at * SLICES // self.seconds)
+
     def add(self, at: float, completed: int, failed: int, run_times: Sequence[float]) -> None:
         """Count the ends of jobs at about *at*, by a clock that does not go back."""
-        number = int(at * SLICES // self.seconds)
+        number = self.slice_of(at)
         if not self._slices or self._slices[-1].number < number:
             self._slices.append(Slice(number))
         newest = self._slices[-1]
@@ -45,7 +49,7 @@ class Window:
 
     def forget(self, now: float) -> None:
         """Let go of what is older than the window."""
-        oldest = int(now * SLICES // self.seconds) - SLICES
+        oldest = self.slice_of(now) - SLICES
         while self._slices and self._slices[0].number < oldest:
             gone = self._slices.popleft()
             self.completed -= gone.completed

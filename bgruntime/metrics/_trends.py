@@ -5,9 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from operator import sub
 from typing import Any
 
-from bgruntime.extend import ObserverHost, Outcome, ShutdownProgress, Sketch, ports
+from bgruntime.extend import (
+    Batch,
+    JobState,
+    ObserverHost,
+    Outcome,
+    ShutdownProgress,
+    Sketch,
+    Successes,
+    ports,
+)
 
 from ._records import AT, ENTRY, OTHER, OUTCOME, RAN, SERIES, STATE, WAITED
 
@@ -77,14 +87,25 @@ class Trends:
     def on_batch(self, records: Sequence[Any], /) -> None:
         """Count attempts that have ended."""
         to_wall = self._ports.time() - self._ports.monotonic()
-        for record in records:
-            number = int((record[AT] + to_wall) // HOUR)
-            key = (number, record[ENTRY].name)
-            if key not in self._hours and len(self._hours) >= SERIES:
-                key = (number, OTHER)
-            self._hours.setdefault(key, _Hour()).records.append(record)
+        others: list[Any] = []
+        if isinstance(records, Batch):
+            for some in records.successes:
+                number = int((some.ended[0] + to_wall) // HOUR)
+                if number == int((some.ended[-1] + to_wall) // HOUR):
+                    self._hour(number, some.entry.name).add_successes(some)
+                else:
+                    others += some.records()
+            records = records.others
+        for record in (*others, *records):
+            self._hour(int((record[AT] + to_wall) // HOUR), record[ENTRY].name).records.append(record)
         for hour in self._hours.values():
             hour.fold()
+
+    def _hour(self, number: int, task: str) -> _Hour:
+        key = (number, task)
+        if key not in self._hours and len(self._hours) >= SERIES:
+            key = (number, OTHER)
+        return self._hours.setdefault(key, _Hour())
 
     async def write(self) -> None:
         """Add what was counted since the last time to the journal. Raises JournalUnavailable."""
@@ -121,6 +142,11 @@ class _Hour:
         self.counts: Counter[str] = Counter()
         self.run_time, self.queue_wait = Sketch(), Sketch()
         self.records: list[Any] = []
+
+    def add_successes(self, some: Successes) -> None:
+        self.counts[str(JobState.COMPLETED)] += len(some.ended)
+        self.run_time.extend([*map(sub, some.ended, some.started)])
+        self.queue_wait.extend([*map(sub, some.started, some.since)])
 
     def fold(self) -> None:
         ran = [record for record in self.records if record[OUTCOME] is not None]

@@ -232,3 +232,35 @@ def test_a_job_adopted_again_while_its_old_handle_is_held_leaves_the_id_with_tha
             assert ran == [1]
 
     run(main)
+
+
+def test_the_timeout_of_a_durable_job_begins_with_its_function(run: Any, clock: Any) -> None:
+    """While the journal still writes that it starts, its time does not run."""
+    ran: list[str] = []
+
+    async def work() -> None:
+        ran.append("begun")
+        await asyncio.sleep(1000)
+
+    async def main() -> None:
+        notebook, written = Notebook(), asyncio.Event()
+
+        async def slowly() -> bool:
+            await written.wait()
+            return True
+
+        notebook.on_begin = slowly
+        async with Runtime(journal=notebook) as rt:  # type: ignore[arg-type]
+            job = await rt.submit(durable(work, timeout=5))
+            await turns()
+            await clock.advance(60)
+            assert (job.done(), ran) == (False, [])
+            written.set()
+            await until(lambda: ran)
+            await clock.advance(4.9)
+            assert not job.done()
+            await clock.advance(0.2)
+            await job.wait()
+            assert isinstance(job.exception(), JobTimedOut)
+
+    run(main)

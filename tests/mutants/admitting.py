@@ -134,7 +134,7 @@ BUGS = (
         "P15",
         "A task that was submitted before is still taken while the runtime stops.",
         "_engine/stop.py",
-        "        engine.open.clear()\n",
+        "        engine.at_once.clear()\n",
         "",
     ),
     bug(

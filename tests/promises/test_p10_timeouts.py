@@ -507,3 +507,20 @@ def test_p10_a_fault_of_the_clock_costs_no_deadline(run, clock, calls):
         assert len(heard) <= 1
 
     run(main)
+
+
+def test_p10_a_timeout_is_on_time_though_the_loop_was_held_between_the_start_and_the_first_step(run):
+    @task(timeout=0.05)
+    async def work() -> None:
+        await asyncio.sleep(5)
+
+    async def main():
+        async with Runtime() as rt:
+            job = await rt.submit(work)
+            asyncio.get_running_loop().call_soon(time.sleep, 0.08)
+            began = time.monotonic()
+            await job.wait()
+            assert isinstance(job.exception(), JobTimedOut)
+            assert 0.05 <= time.monotonic() - began < 0.5
+
+    run(main)

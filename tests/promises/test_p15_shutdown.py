@@ -634,3 +634,17 @@ def test_p15_run_gives_the_value_of_main():
             return await (await rt.submit(task(lambda: "value", name="p15-run")))
 
     assert bgruntime.run(main()) == "value"
+
+
+def test_p15_a_job_that_ends_in_the_turn_in_which_the_stop_begins_is_in_its_report(run):
+    async def main():
+        gate = Gate()
+        async with Runtime() as rt:
+            jobs = [await rt.submit(task(gate.hold), n) for n in range(3)]
+            await until(lambda: len(gate.started) == 3)
+            stopping = asyncio.ensure_future(rt.stop(drain=1))
+            gate.open()
+            report = await stopping
+            assert sorted(report.completed) == sorted(job.id for job in jobs)
+
+    run(main)

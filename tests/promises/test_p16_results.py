@@ -391,3 +391,23 @@ def test_p16_jobs_look_up_by_state_and_task(run):
             gate.open()
 
     run(main)
+
+
+def test_p16_a_job_in_the_list_keeps_its_id_however_often_the_list_is_asked_for(run):
+    @task
+    async def work() -> None: ...
+
+    async def main():
+        async with Runtime() as rt:
+            for _ in range(1_200):
+                await rt.submit_nowait(work)
+            first = [job.id for job in rt.jobs()]
+            await rt.submit_nowait(work)
+            later = [job.id for job in rt.jobs()]
+            assert later[1:] == first[:-1]
+            assert [job.id for job in rt.jobs()] == later
+            found = rt.job(later[1])
+            assert found is not None
+            assert found.id == later[1]
+
+    run(main)

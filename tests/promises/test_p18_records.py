@@ -93,3 +93,20 @@ def test_p18_finished_jobs_are_listed_newest_first_whatever_became_of_them(run):
             assert [job.id for job in rt.jobs()] == ids[::-1]
 
     run(main)
+
+
+def test_p18_a_failure_after_a_success_of_the_same_name_keeps_no_argument_of_a_partial_alive(run):
+    async def main():
+        async with Runtime() as rt:
+            await (await rt.submit(partial(use, 1)))
+            heavy = Heavy()
+            gone = weakref.ref(heavy)
+            call = partial(use, heavy, fails=True)
+            job = await rt.submit(call)
+            await job.wait()
+            del heavy, call, job
+            assert rt.stats().failed == 1
+            gc.collect()
+            assert gone() is None
+
+    run(main)
