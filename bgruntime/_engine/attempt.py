@@ -37,7 +37,7 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
     kwargs = job._kwargs
     value: Any
     failure: BaseException | None
-    # Nobody but a finalizer can have stopped an eager Task before its first step, and then it is cancelled after it.
+    # An eager Task is in its first step before anybody can stop it.
     if (
         engine.odd_start
         and (job._more is not None or engine.tells_start)
