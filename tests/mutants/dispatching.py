@@ -44,7 +44,7 @@ BUGS = (
         "P25",
         "Whoever awaits one job after another holds the loop until the queue is empty.",
         DISPATCH,
-        "        engine.ahead = max(0, pump_at(engine, now, engine.ahead, arranged=True))\n",
+        "        engine.ahead = max(0, pump_at(engine, now, engine.ahead_until, engine.ahead, arranged=True))\n",
         "        pump_at(engine, now, arranged=True)\n",
     ),
     bug(
