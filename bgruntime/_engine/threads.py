@@ -57,6 +57,9 @@ async def run_in_thread(engine: Supervisor, job: Job[Any], function: Callable[[]
 
     def work() -> None:
         try:
+            if more.stop is not None:  # before the thread came to it: no line of it runs
+                call.clear()
+                raise asyncio.CancelledError
             value, error = call.pop()(), None
         except BaseException as raised:
             value, error = None, raised

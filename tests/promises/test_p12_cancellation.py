@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import threading
 
 import pytest
 
 from bgruntime import JobCancelled, JobInterrupted, Runtime, current_job, task
+from bgruntime.extend import ports
 
 from .steps import Gate, turns, until, word
 
@@ -226,3 +228,28 @@ def test_p12_cancel_all_of_a_full_queue_runs_none_and_frees_the_room(run):
         assert len(gate.started) == 101
 
     run(main)
+
+
+def test_p12_a_plain_function_that_is_cancelled_before_its_thread_comes_to_it_never_runs(run):
+    late, ran = [], []
+
+    def work() -> None:
+        ran.append(1)
+
+    async def main():
+        slow = dataclasses.replace(ports.current(), spawn=lambda target, name: late.append(target))
+        with ports.use(slow):
+            rt = Runtime(threads=1)
+            async with rt:
+                job = await rt.submit(work)
+                await until(lambda: late)
+                assert job.cancel("no")
+                thread = threading.Thread(target=late.pop())
+                thread.start()
+                await job.wait()
+                thread.join()
+                assert (str(job.state), job.reason) == ("cancelled", "no")
+                assert rt.stats().threads_in_use == 0
+
+    run(main)
+    assert not ran
