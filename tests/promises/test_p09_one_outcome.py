@@ -182,18 +182,18 @@ def test_p09_a_value_returned_in_the_turn_of_a_cancel_is_one_outcome_or_the_othe
 
 def test_p09_the_late_end_of_a_thread_changes_nothing(run, clock):
     async def main():
-        hold, ended = threading.Event(), []
+        begun, hold, ended = threading.Event(), threading.Event(), []
 
         @task(timeout=1.0)
         def work():
+            begun.set()
             hold.wait(10)
             ended.append(1)
             return "late"
 
         async with Runtime() as rt:
             job = await rt.submit(work)
-            await until(lambda: rt.stats().running == 1)
-            await turns(200)
+            await until(begun.is_set)
             await clock.advance(1.0)
             with pytest.raises(JobTimedOut):
                 await job
