@@ -411,3 +411,21 @@ def test_p16_a_job_in_the_list_keeps_its_id_however_often_the_list_is_asked_for(
             assert found.id == later[1]
 
     run(main)
+
+
+def test_p16_however_many_ids_are_asked_for_late_those_of_the_last_jobs_are_known(run):
+    @task
+    async def work() -> None: ...
+
+    async def main():
+        async with Runtime(queue_size=5_000) as rt:
+            jobs = [rt.submit_nowait(work) for _ in range(2_500)]
+            await rt.drain()
+            ids = [job.id for job in reversed(jobs)]  # the oldest is asked last
+            del jobs
+            gc.collect()
+            assert [job.id for job in rt.jobs()] == ids[:1_000]
+            assert rt.job(ids[0]) is not None
+            assert rt.job(ids[-1]) is None
+
+    run(main)
