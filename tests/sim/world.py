@@ -205,7 +205,8 @@ class Call:
         if left_behind.get() == self.number:
             world.violate("P27", f"an attempt found what the one before left in its context: {self}")
         left_behind.set(self.number)
-        if not self.threaded and world.paused_since.get(self.queue, FOREVER) < world.now - world.stalled:
+        paused_since = world.paused_since.get(self.queue, FOREVER)
+        if not self.threaded and paused_since < world.now - world.stalled - BLINK:
             world.violate("P06", f"started although {self.queue} is paused: {self}")
         world.check_limits(self)
         self.begins_late = False
