@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from bgruntime import Runtime
 
-PATIENCE = 1.0  # seconds for tasks and threads that are about to end
+PATIENCE = 1.0  # seconds for tasks that are about to end
+PATIENCE_WITH_THREADS = 5.0  # the same for threads: a busy machine lets them wait
 POLL = 0.01  # seconds between two looks at a thread of a pool
 INTERRUPTED = ("cancelled", "requeued", "stuck", "lost")  # fields of a stop's report
 POOLS = ("bgruntime-", "asyncio_", "AnyIO worker thread")  # their threads outlive a test
@@ -69,7 +70,7 @@ class WatchedRuntime(Runtime):
         return self._is_open
 
     def check(self) -> None:
-        """Raise LeftBehind, once, if anything stays behind; waits a second for threads that are ending."""
+        """Raise LeftBehind, once, if anything stays behind; waits some seconds for threads that are ending."""
         left, self._left = self._left, []
         if self._is_open:
             left.append(f"{self!r} was entered and not left")
@@ -90,7 +91,7 @@ class WatchedRuntime(Runtime):
             self._left += [f"a task: {task!r}" for task in left]
 
     def _threads(self) -> list[str]:
-        deadline = time.perf_counter() + PATIENCE  # noqa: TID251 -- of the real threads of a test
+        deadline = time.perf_counter() + PATIENCE_WITH_THREADS  # noqa: TID251 -- of the real threads of a test
         left = set(threading.enumerate()) - self._threads_before
         while left := {thread for thread in left if thread.is_alive() and not _is_idle(thread)}:
             if time.perf_counter() >= deadline:  # noqa: TID251
