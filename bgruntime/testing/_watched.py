@@ -13,7 +13,7 @@ from typing import Any, Self
 from bgruntime import Runtime
 
 PATIENCE = 1.0  # seconds for tasks that are about to end
-PATIENCE_WITH_THREADS = 5.0  # the same for threads: a busy machine lets them wait
+PATIENCE_WITH_THREADS = 2.5  # the same for threads: a busy machine lets them wait
 POLL = 0.01  # seconds between two looks at a thread of a pool
 INTERRUPTED = ("cancelled", "requeued", "stuck", "lost")  # fields of a stop's report
 POOLS = ("bgruntime-", "asyncio_", "AnyIO worker thread")  # their threads outlive a test
@@ -70,7 +70,7 @@ class WatchedRuntime(Runtime):
         return self._is_open
 
     def check(self) -> None:
-        """Raise LeftBehind, once, if anything stays behind; waits some seconds for threads that are ending."""
+        """Raise LeftBehind, once, if anything stays behind; waits a little for threads that are ending."""
         left, self._left = self._left, []
         if self._is_open:
             left.append(f"{self!r} was entered and not left")
