@@ -498,7 +498,7 @@ class Supervisor:
             self.reap(job)
         elif job._started is None and job._stop is None:
             job._deadline = now + job._entry.look_within
-        elif job._more is not None and job._more.marking:
+        elif job._stop is None and job._more is not None and job._more.marking:
             job._deadline = FOREVER  # its timeout begins with its function
         elif job._stop is None:
             due = job._started + job._entry.patience  # type: ignore[operator]

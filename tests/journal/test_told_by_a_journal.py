@@ -264,3 +264,35 @@ def test_the_timeout_of_a_durable_job_begins_with_its_function(run: Any, clock: 
             assert isinstance(job.exception(), JobTimedOut)
 
     run(main)
+
+
+def test_a_job_that_is_cancelled_while_its_start_is_written_is_given_up_though_the_journal_will_not_stop(
+    run: Any, clock: Any
+) -> None:
+    async def work() -> None:
+        raise AssertionError("not a line of it may run")
+
+    async def main() -> None:
+        notebook, free = Notebook(), asyncio.Event()
+
+        async def stubborn() -> bool:
+            while not free.is_set():
+                try:
+                    await free.wait()
+                except asyncio.CancelledError:
+                    continue
+            return True
+
+        notebook.on_begin = stubborn
+        async with Runtime(journal=notebook, cancel_grace=1, cancel_hard=1) as rt:  # type: ignore[arg-type]
+            job = await rt.submit(durable(work, timeout=5))
+            await turns()
+            assert job.cancel("no")
+            await clock.advance(1.1)
+            await clock.advance(1.1)
+            assert rt.stats().stuck == 1
+            assert job.done()
+            free.set()
+            await until(lambda: rt.stats().stuck == 0)
+
+    run(main)
