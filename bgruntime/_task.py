@@ -337,8 +337,9 @@ def definition_of(what: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     memorable = inspect.isfunction(what) and "<" not in what.__qualname__
     if memorable and what in _remembered:
         return _remembered[what]
-    made = define(what, _DEFAULTS, kept=memorable)
-    if memorable and len(_remembered) < _MOST_REMEMBERED:
+    kept = memorable and len(_remembered) < _MOST_REMEMBERED
+    made = define(what, _DEFAULTS, kept=kept)
+    if kept:
         _remembered[what] = made
     return made
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from bgruntime import Runtime, task
+from bgruntime import Runtime, _task, task
 from bgruntime._task import registry
 
 from .steps import Gate, until
@@ -108,5 +108,19 @@ def test_p18_a_failure_after_a_success_of_the_same_name_keeps_no_argument_of_a_p
             assert rt.stats().failed == 1
             gc.collect()
             assert gone() is None
+
+    run(main)
+
+
+def test_p18_functions_beyond_those_that_are_remembered_do_not_pile_up_in_a_runtime(run, monkeypatch):
+    monkeypatch.setattr(_task, "_remembered", {})
+    monkeypatch.setattr(_task, "_MOST_REMEMBERED", 0)
+
+    async def main():
+        async with Runtime() as rt:
+            for number in range(20):
+                await (await rt.submit(use, number))
+            assert len(rt._engine.entries) == 0
+            assert rt.stats().completed == 20
 
     run(main)
