@@ -109,9 +109,8 @@ def _again(
     else:
         try:
             delay = _seconds(options.backoff(state))
-        except (
-            BaseException
-        ) as error:  # the user's own function: its fault must not cost the job its attempts
+        # The user's own function: its fault must not cost the job its attempts.
+        except BaseException as error:
             delay, fault = _FALLBACK_BACKOFF(state), error
     return Verdict(outcome, JobState.RETRYABLE, str(outcome), delay, fault=fault)
 

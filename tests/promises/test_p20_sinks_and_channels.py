@@ -171,7 +171,7 @@ def test_p20_the_application_goes_on_while_all_of_them_fail(run):
         def on_event(self, event) -> None:
             raise ZeroDivisionError
 
-    async def main():
+    async def main() -> float:
         async with Runtime(observers=[Sick(), Sick()], middleware=[lambda context: None]) as rt:
             work = asyncio.get_running_loop().create_task(do_the_work(rt))
             longest = 0.0
@@ -180,6 +180,8 @@ def test_p20_the_application_goes_on_while_all_of_them_fail(run):
                 await asyncio.sleep(0)
                 longest = max(longest, time.thread_time() - began)
             await work
-            assert 0 < longest < 0.05, f"one turn of the loop took {longest:.3f} s of work"
+            return longest
 
-    run(main)
+    # As P25 has it where jobs fail: a millisecond, and the lines of their failures.
+    best = min(run(main) for _ in range(3))
+    assert best <= 0.003, f"one turn of the loop took {best * 1000:.1f} ms of work"
