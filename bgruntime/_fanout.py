@@ -351,7 +351,7 @@ class _Flow:
     def _must_wait(self, entry: Entry) -> bool:
         """Whether a job of *entry* has to wait for room, or behind others who do."""
         line: Line = entry.queue
-        if line.waiting < line.at_once:
+        if line.at_once > 0 or line.reckon() > 0:
             return False
         return bool(line.room) or not line.has_room(self._engine, room_for(entry))
 

@@ -382,7 +382,7 @@ class Runtime:
                 engine.check_here()
                 engine.check_open()
                 [job] = await admit_durable(engine, entry, [(args, kwargs)], self._limits.wait_limit, waiters)
-            elif line.waiting < line.at_once:
+            elif line.reckon() > 0:
                 job = admit(engine, entry, args, kwargs, waiters)
             else:
                 engine.check_here()

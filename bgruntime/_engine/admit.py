@@ -52,7 +52,8 @@ def admit_at_once(
     """
     engine: Supervisor = entry.engine
     line: Line = entry.queue
-    if line.waiting >= line.at_once or _get_running_loop() is not engine.loop:
+    left = line.at_once
+    if (left < 1 and (left := line.reckon()) < 1) or _get_running_loop() is not engine.loop:
         return None  # that the runtime takes jobs is why the entry was found
     for value in args:
         if type(value) not in _PLAIN:
@@ -71,7 +72,7 @@ def admit_at_once(
     job._since = engine.clock()
     entry.submitted += 1
     entry.push(job)
-    line.waiting += 1
+    line.at_once = left - 1
     if not line.listed:  # else somebody is about to look
         list_line(engine, line)
         kick(engine)
@@ -91,7 +92,7 @@ def admit(
         _check_open(engine, entry, nested=False)
     check_submission(engine, entry, args, kwargs)
     line: Line = entry.queue
-    if line.waiting + line.later >= line.size or (engine.room_wanted and line.room and not engine.inside()):
+    if line.at_once < 1 and line.reckon() < 1:
         find_room(engine, entry)
     job = new_job(engine, entry, args, kwargs, waiters)
     place(engine, job)
@@ -237,18 +238,18 @@ def find_room(engine: Supervisor, entry: Entry, jobs: int = 1) -> None:
         raise full(engine, entry)
     dropped: list[Job[Any]] = []
     droppable: Iterator[Job[Any]] = iter(())
-    waiting = line.waiting
+    if line.overflow == "drop_oldest":
+        droppable = filter(_may_be_dropped, line.oldest_of_lowest())
+    stale = line.stale
     try:  # all that would have to go is found before the first goes
-        if line.overflow == "drop_oldest":
-            droppable = filter(_may_be_dropped, line.oldest_of_lowest())
         while not line.has_room(engine, room):
             oldest = next(droppable, None)
             if oldest is None:
                 raise full(engine, entry)
             dropped.append(oldest)
-            line.waiting -= 1
+            line.stale += 1
     finally:
-        line.waiting = waiting
+        line.stale = stale
     line.take(room)  # for the caller: the end of a job may bring in another one at once
     try:
         for job in dropped:

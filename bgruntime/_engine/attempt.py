@@ -32,7 +32,9 @@ running_job: ContextVar[Job[Any] | None] = ContextVar("bgruntime_job", default=N
 async def attempt(engine: Supervisor, job: Job[Any]) -> None:
     """Run *job* once and see it to its end. Whatever its function raises ends here."""
     entry = job._entry
-    job._started = started = engine.clock()
+    started = job._started
+    if started is None:
+        job._started = started = engine.clock()
     running_job.set(job)
     kwargs = job._kwargs
     value: Any
@@ -59,19 +61,22 @@ async def attempt(engine: Supervisor, job: Job[Any]) -> None:
                 job._state = COMPLETED
                 job._value = value
                 job._args = job._kwargs = None
-                if job._task is not None:
-                    job._task = None
-                    del engine.live[job]
-                queue = entry.queue
-                queue.in_use -= 1
-                engine.in_use -= 1
                 job._context = ended  # it takes the context's place
                 entry.ends.extend((job._id, job._since, started, ended))
                 waiters = job._waiters
                 job._waiters = OVER
+                task = job._task
+                if task is not None:
+                    job._task = None
+                    del engine.live[job]
+                elif waiters is None and not engine.watched:
+                    return  # in its first step, with nobody to tell: whoever has started it has its slot
+                queue = entry.queue
+                queue.in_use -= 1
+                engine.in_use -= 1
                 if waiters is not None:
                     wake(job, waiters)
-                if not queue.listed and (queue.waiting or queue.nested):
+                if queue.limit is not None and not queue.listed:
                     engine.list_line(queue)
                 if engine.watched:
                     engine.note_end(job, COMPLETED)

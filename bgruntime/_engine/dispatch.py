@@ -46,7 +46,7 @@ class Line:
     `waiting` jobs are available, `nested` too but belong to a fan-out inside a running job and do
     not count against `size`; `later` are scheduled, retryable or about to be accepted, and of the
     last `reserved` will be available at once. Of all that are available `threaded` need a thread.
-    While `waiting` is below `at_once` one more may come in without any question.
+    `stale` ones were settled where they stand. At least `at_once` more may come in without any question.
     """
 
     __slots__ = (
@@ -68,7 +68,6 @@ class Line:
         "size",
         "stale",
         "threaded",
-        "waiting",
     )
 
     def __init__(self, name: str, limit: int | None, size: int, overflow: Overflow) -> None:
@@ -78,11 +77,15 @@ class Line:
         self.overflow = overflow
         self.lanes: Lanes[Job[Any]] = Lanes(lambda job: job._since, USUAL_PRIORITY)
         self.room: Waiters[Room] = Waiters()
-        self.in_use = self.waiting = self.nested = self.reserved = self.retrying = self.stale = 0
+        self.in_use = self.nested = self.reserved = self.retrying = self.stale = 0
         self._later = self._wanted = 0
         self.at_once = size
         self.threaded = 0
         self.listed = self.paused = self.closed = False
+
+    @property
+    def waiting(self) -> int:
+        return len(self.lanes) - self.nested - self.stale
 
     @property
     def later(self) -> int:
@@ -91,15 +94,24 @@ class Line:
     @later.setter
     def later(self, jobs: int) -> None:
         self._later = jobs
-        self._reckon()
+        self.reckon()
 
     def want_room(self, submissions: int) -> None:
         """So many *submissions* more, or less, wait for room: nobody overtakes them."""
         self._wanted += submissions
-        self._reckon()
+        self.reckon()
 
-    def _reckon(self) -> None:
-        self.at_once = 0 if self._wanted else self.size - self._later
+    def reckon(self) -> int:
+        """Find out how many may come in without any question; 0 or less when none may."""
+        single = self.lanes.single
+        if self._wanted:
+            left = 0
+        elif single is not None:  # else the same in full
+            left = self.size - self._later - len(single) + self.nested + self.stale
+        else:
+            left = self.size - self._later - self.waiting
+        self.at_once = left
+        return left
 
     @property
     def capped(self) -> bool:
@@ -154,8 +166,7 @@ class Line:
             self.reserved -= room.jobs
 
     def drop_stale(self) -> None:
-        """Note that a job in the lanes was settled where it stands, and let go of many such at once."""
-        self.stale += 1
+        """Let go of the jobs that were settled where they stand, once they are many."""
         if self.stale > SWEEP_FROM and self.stale * 2 > len(self.lanes):
             self.lanes.sweep(_is_stale)
             self.stale = 0
@@ -179,9 +190,9 @@ def enqueue(engine: Supervisor, job: Job[Any]) -> None:
         line.nested += 1
         line.lanes.push_front(job)
     else:
-        line.waiting += 1
+        line.at_once -= 1
         line.lanes.push(job, job._entry.priority, mixed=job._entry.threaded)
-        if line.waiting + line.reserved > line.size:
+        if line.at_once < 0 and line.waiting + line.reserved > line.size:
             engine.owed[line] = None
     if job._entry.threaded:
         line.threaded += 1
@@ -191,7 +202,7 @@ def enqueue(engine: Supervisor, job: Job[Any]) -> None:
 
 def list_line(engine: Supervisor, line: Line) -> None:
     """Give *line* its turn again if it has something to start and may."""
-    if not line.listed and not line.capped and (line.waiting or line.nested):
+    if not line.listed and not line.capped and len(line.lanes) > line.stale:
         line.listed = engine.disturbed = True
         engine.turns.append(line)
 
@@ -327,24 +338,31 @@ def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left
     """Start jobs of *line* for as long as nothing is odd; returns what is left of the budget.
 
     This is `start` and `_next_of` written out for a queue without a limit of its own, and for first
-    attempts of jobs that need nothing special: saves about 400 ns a job. Whatever changes the scene, in
-    the first step of a job or otherwise, sets `disturbed`.
+    attempts of jobs that need nothing special: saves about 500 ns a job. Whatever changes the scene, in
+    the first step of a job or otherwise, sets `disturbed`. A job that is over in its first step leaves two
+    things to the next one: its slot, and the time of its end, which is that of the next start.
     """
     loop, live = engine.loop, engine.live
+    now: Any = engine.clock()
+    line.in_use += 1  # for whichever job is in its first step
+    engine.in_use = held = engine.in_use + 1
     for left in range(left - 1, -1, -1):  # noqa: B020
         job = single.popleft()
         if job._state is not AVAILABLE:
             line.stale -= 1
         elif job._more is not None:
+            line.in_use -= 1
+            engine.in_use -= 1
             start(engine, job)
-            if job._started is not None and job._started > until:
-                return -left
-        else:
-            line.waiting -= 1
+            if engine.in_use >= engine.limit:
+                return left
             line.in_use += 1
-            engine.in_use += 1
+            engine.in_use = held = engine.in_use + 1
+            now = engine.clock()
+        else:
             job._state = RUNNING
             job._attempt = 1
+            job._started = now
             entry = job._entry
             task = _EagerTask(
                 attempt(engine, job),
@@ -353,21 +371,31 @@ def _start_eagerly(engine: Supervisor, line: Line, single: deque[Job[Any]], left
                 context=job._context.copy(),
                 eager_start=True,
             )
-            began: Any = job._started
-            if not task.done():
-                job._task = task
-                live[job] = None
-                if job._more is None:
-                    job._deadline = deadline = began + entry.patience
-                    if deadline < engine.deadline_at:
-                        engine.arm(deadline)  # pyright: ignore[reportUnknownArgumentType]
-                else:
-                    _watch_started(engine, job)
-            if began > until:
-                return -left
-        if not single or engine.disturbed or engine.in_use >= engine.limit:
-            return left
-    return 0
+            if task.done() and engine.in_use == held:
+                now = job._context  # that is where a plain end is noted
+            else:
+                if not task.done():
+                    job._task = task
+                    live[job] = None
+                    if job._more is None:
+                        job._deadline = deadline = now + entry.patience
+                        if deadline < engine.deadline_at:
+                            engine.arm(deadline)  # pyright: ignore[reportUnknownArgumentType]
+                    else:
+                        _watch_started(engine, job)
+                    if engine.in_use >= engine.limit:
+                        return left
+                line.in_use += 1
+                engine.in_use = held = engine.in_use + 1
+                now = engine.clock()
+        if now > until:
+            left = -left
+            break
+        if not single or engine.disturbed:
+            break
+    line.in_use -= 1
+    engine.in_use -= 1
+    return left
 
 
 def _start_lazily(engine: Supervisor, line: Line, single: deque[Job[Any]], left: int, now: float) -> int:
@@ -380,7 +408,6 @@ def _start_lazily(engine: Supervisor, line: Line, single: deque[Job[Any]], left:
         elif job._more is not None:
             start(engine, job)
         else:
-            line.waiting -= 1
             line.in_use += 1
             engine.in_use += 1
             job._state = RUNNING
@@ -428,12 +455,10 @@ def start(engine: Supervisor, job: Job[Any]) -> None:
     entry = job._entry
     line: Line = entry.queue
     more = job._more
-    if more is None:
-        line.waiting -= 1
-    elif not _may_start(engine, job):
+    if more is not None and not _may_start(engine, job):
         return
     line.in_use += 1
-    engine.in_use += 1
+    engine.in_use = held = engine.in_use + 1
     job._state = RUNNING
     job._attempt += 1
     job._started = None
@@ -441,22 +466,16 @@ def start(engine: Supervisor, job: Job[Any]) -> None:
         more.stop = None
     context = job._context
     assert context is not None
-    if engine.eager:
-        task: asyncio.Task[Any] = (
-            _EagerTask(
-                attempt(engine, job),
-                loop=engine.loop,
-                name=entry.name,
-                context=context.copy(),
-                eager_start=True,
-            )
-            if engine.plain_tasks
-            else engine.make_task(attempt(engine, job), entry.name, context.copy())
+    if engine.eager and engine.plain_tasks:
+        task: asyncio.Task[Any] = _EagerTask(
+            attempt(engine, job), loop=engine.loop, name=entry.name, context=context.copy(), eager_start=True
         )
-        if task.done():
-            return
     else:
         task = engine.make_task(attempt(engine, job), entry.name, context.copy())
+    if task.done():
+        if engine.in_use == held:  # a plain end in the first step has left it
+            free_slot(engine, line)
+        return
     job._task = task
     engine.live[job] = None
     _watch_started(engine, job)
@@ -515,8 +534,6 @@ def _may_start(engine: Supervisor, job: Job[Any]) -> bool:
     line: Line = job._entry.queue
     if more.front:
         line.nested -= 1
-    else:
-        line.waiting -= 1
     if job._entry.threaded:
         line.threaded -= 1
     if more.expiry is not None:

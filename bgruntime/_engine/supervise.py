@@ -687,16 +687,15 @@ class Supervisor:
         line: Line = job._entry.queue
         if job._state is not AVAILABLE:
             self.leave_later(job)
-        elif job._more is not None and job._more.front:
-            line.nested -= 1
-            line.drop_stale()
         else:
-            line.waiting -= 1
-            line.drop_stale()
-        if job._entry.threaded and job._state is AVAILABLE:
-            line.threaded -= 1
+            line.stale += 1
+            if job._more is not None and job._more.front:
+                line.nested -= 1
+            if job._entry.threaded:
+                line.threaded -= 1
         self.record(job, state, None, self.clock(), reason)
         settle(self, job, state, reason, None)
+        line.drop_stale()
         if self.room_wanted:
             self.offer_room()
 

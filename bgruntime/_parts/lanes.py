@@ -34,6 +34,8 @@ class Lanes(Generic[T]):
         self.single: deque[T] | None = self.lines[usual]
 
     def __len__(self) -> int:
+        if self.single is not None:
+            return len(self.single)
         return len(self.front) + sum(map(len, self.lines)) + sum(map(len, self.parked))
 
     def __iter__(self) -> Iterator[T]:

@@ -257,8 +257,8 @@ BUGS = (
         "P18",
         "The same, for the plain end.",
         ATTEMPT,
-        "                job._args = job._kwargs = None\n                if job._task",
-        "                if job._task",
+        "                job._args = job._kwargs = None\n                job._context = ended",
+        "                job._context = ended",
     ),
     bug(
         "resources_are_left_open",

@@ -87,8 +87,16 @@ BUGS = (
         "P10",
         "The plain start forgets the timeout.",
         "_engine/dispatch.py",
-        "                    if deadline < engine.deadline_at:\n                        engine.arm(deadline)",
-        "                    if deadline < 0:\n                        engine.arm(deadline)",
+        "                        if deadline < engine.deadline_at:\n                            engine.arm(deadline)",
+        "                        if deadline < 0:\n                            engine.arm(deadline)",
+    ),
+    bug(
+        "start_takes_the_time_of_the_one_before",
+        "P10",
+        "A job that starts after one that held the loop in its first step has less time than it was promised.",
+        "_engine/dispatch.py",
+        "                engine.in_use = held = engine.in_use + 1\n                now = engine.clock()\n",
+        "                engine.in_use = held = engine.in_use + 1\n",
     ),
     bug(
         "no_deadline_on_the_lazy_path",

@@ -20,7 +20,7 @@ async def number(n: int) -> int:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="a Task's first step is not part of its start")
-def test_p01_a_job_that_does_not_suspend_is_over_without_a_turn_of_the_loop_when_it_is_awaited(run):
+def test_p01_a_job_that_does_not_suspend_is_over_without_a_turn_of_the_loop_when_it_is_awaited(run, clock):
     async def main():
         async with Runtime() as rt:
             await rt.submit_nowait(number, 0)

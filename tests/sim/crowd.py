@@ -24,6 +24,7 @@ class Starts:
         self.loop, self.rt = loop, rt
         self.order: list[tuple[str, int, int]] = []  # queue, priority, number
         self.seen = self.scheduled = 0
+        self.slept = 0.0  # how long the last one that sleeps has slept
 
     def step(self, loop: SimLoop) -> None:
         """P25: one callback does a bounded amount of work."""
@@ -51,7 +52,19 @@ async def one_that_acts(act: Callable[[], object]) -> None:
 
 @task(name="sim.one_that_sleeps", timeout=0.5)
 async def one_that_sleeps() -> None:
-    await asyncio.sleep(100)
+    began = asyncio.get_running_loop().time()
+    try:
+        await asyncio.sleep(100)
+    finally:
+        starts.slept = asyncio.get_running_loop().time() - began
+
+
+@task(name="sim.one_that_holds_the_loop")
+async def one_that_holds_the_loop(seconds: float) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, SimLoop)
+    loop.stall(seconds)
+    await asyncio.sleep(0)
 
 
 async def crowd() -> None:
@@ -132,8 +145,20 @@ async def called_off(rt: Runtime) -> None:
     gc.collect()
     held = sum(ref() is not None for ref in seen)
     assert not held, f"P18: {held} cancelled jobs are held by somebody"
+    await called_off_in_line(rt)
     left = sum(type(one).__module__ == "bgruntime._parts.timers" for one in gc.get_objects())
     assert left <= LEFT, f"P18: {left} timers are left of {CROWD} cancelled jobs"
+
+
+async def called_off_in_line(rt: Runtime) -> None:
+    """P18: the same of jobs that were cancelled while they stood in line; and the books balance."""
+    rt.pause()
+    for i in range(CROWD):
+        assert rt.submit_nowait(one_of_many, "default", 5, i).cancel()
+        waiting = rt.stats().waiting
+        assert not waiting, f"P18: all were cancelled, and {waiting} wait"
+    rt.resume()
+    await rt.drain()
 
 
 async def changed_from_within(loop: SimLoop) -> None:
@@ -146,6 +171,7 @@ async def changed_from_within(loop: SimLoop) -> None:
         await is_timed_out(rt, loop)
     async with Runtime(queue_size=CROWD) as rt:
         await is_awaited_one_by_one(rt, loop)
+        await starts_after_one_that_holds_the_loop(rt)
 
 
 async def pauses_its_queue(rt: Runtime) -> None:
@@ -191,6 +217,12 @@ async def is_awaited_one_by_one(rt: Runtime, loop: SimLoop) -> None:
     await asyncio.sleep(0)  # the end of a step is when it is looked at
     loop.on_step = None
     assert sorted(number for _, _, number in starts.order) == list(range(CROWD)), "P01: not all of them ran"
+
+
+async def starts_after_one_that_holds_the_loop(rt: Runtime) -> None:
+    """P11: a timeout begins with the job, however long the loop was held by what started before it."""
+    await wait_for([rt.submit_nowait(one_that_holds_the_loop, 0.4), rt.submit_nowait(one_that_sleeps)])
+    assert 0.5 <= starts.slept < 1, f"P11: its timeout of 0.5 s came after {starts.slept:.3f} s"
 
 
 async def wait_for(jobs: list[Job[Any]]) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 from typing import Any
 
-from bgruntime import JobCancelled, JobDiscarded, JobExited, JobTimedOut, Retry
+from bgruntime import JobCancelled, JobDiscarded, JobExited, JobState, JobTimedOut, Retry
 from bgruntime.extend import (
     AttemptAbandoned,
     AttemptEnded,
@@ -216,9 +216,21 @@ def at_rest(world: World) -> None:
             check_room_in_time(call, world.wait_limit)
     for fan in world.fans:
         check_fell_together(world, fan)
+    check_books(world)
     if not world.stopping and not world.loop.threads:
         check_no_idle_slot(world)
         check_no_idle_room(world)
+
+
+def check_books(world: World) -> None:
+    """P03: what is counted as waiting is what waits: the size of a queue is measured by it."""
+    for (
+        line
+    ) in world.rt._engine.lines.values():  # asked of the runtime itself it would take as long as all else
+        waiting = sum(job._state is JobState.AVAILABLE and job._context is not None for job in line.lanes)
+        if line.waiting + line.nested != waiting:
+            counted = f"{line.waiting} and {line.nested} jobs are counted as waiting in {line.name}"
+            world.violate("P03", f"{counted}, {waiting} wait")
 
 
 def check_room_in_time(call: Call, limit: float) -> None:
