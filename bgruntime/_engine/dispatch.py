@@ -229,7 +229,11 @@ def pump(engine: Supervisor) -> None:
         engine.depth = _depth_here()
     now = engine.clock()
     engine.ahead_until = now + SLICE_SECONDS
-    engine.ahead = max(0, pump_at(engine, now, engine.ahead_until))
+    if engine.turns or engine.resuming or engine.room_wanted:
+        engine.ahead = max(0, pump_at(engine, now, engine.ahead_until))
+    else:  # somebody has come before it: `pump_ahead`
+        engine.ahead = STARTS_PER_TURN
+        engine.pumping = False
 
 
 def pump_ahead(engine: Supervisor) -> None:
@@ -294,6 +298,10 @@ def pump_at(
             break
         line: Line = turns[0]
         single = line.lanes.single
+        if single is not None and not single:  # `_next_of` would find the same
+            line.listed = False
+            turns.popleft()
+            continue
         if single and line.limit is None and engine.plain_tasks:
             engine.disturbed = len(turns) > 1  # then the next one comes from the next queue
             if engine.disturbed:
