@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ._owners import Other, others
+from ._owners import Other, again, others
 
 PAGE = 500
 CRASHES = 2  # deaths after a start mark, then a job is quarantined
@@ -98,14 +98,18 @@ def dead(connection: sqlite3.Connection, owner: int, directory: Path) -> list[Ot
     return [other for other in others(connection, owner) if other.is_dead(directory)]
 
 
-def bury(connection: sqlite3.Connection, gone: Other, directory: Path, now_ms: int, after: int = 0) -> Buried:
+def bury(
+    connection: sqlite3.Connection, gone: Other, directory: Path, now_ms: int, after: int = 0
+) -> Buried | None:
     """Free a page of a dead process's rows, those above `after`; strike it off when there are no more.
 
     A job that was running counts one death more; at the second it is quarantined. Looks again whether
-    the owner is dead: between the question and this transaction everything may have changed.
+    the owner is dead: between the question and this transaction everything may have changed. None when
+    it is not, or when somebody else has struck it off.
     """
-    if not gone.is_dead(directory):
-        return Buried(0, None, ())
+    found = again(connection, gone)
+    if found is None or not found.is_dead(directory):
+        return None
     rows = connection.execute(BURY, (gone.id, after, PAGE)).fetchall()
     looping = [(key, id, task) for key, id, task, crashes in rows if crashes >= CRASHES]
     for key, _, _ in looping:

@@ -163,6 +163,8 @@ class Feed:
         after: int | None = 0
         while after is not None:
             buried = await self._writer.step(bury, gone, directory, self._now(), after)
+            if buried is None:
+                return
             after = buried.last
             for id, task in buried.quarantined:
                 self._host.emit(JobQuarantined(self._ports.monotonic(), id, task, CRASH_LOOP))

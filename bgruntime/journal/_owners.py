@@ -24,6 +24,7 @@ SIGN_IN = """
 INSERT INTO owner(lock, slot, pid, host, boot, beat_ms, started_ms, names) VALUES(?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT(lock) DO UPDATE SET names = excluded.names RETURNING id, slot"""
 OTHERS = "SELECT id, lock, pid, host, boot, beat_ms FROM owner WHERE id <> ?"
+AGAIN = "SELECT id, lock, pid, host, boot, beat_ms FROM owner WHERE id = ?"
 BEAT = "UPDATE owner SET beat_ms = ? WHERE id = ?"
 NAMES = "UPDATE owner SET names = ? WHERE id = ?"
 
@@ -61,6 +62,7 @@ def _works(flock: Flock) -> bool:
     except OSError as error:
         if error.errno in UNSUPPORTED:
             return False
+        flock.close()
         raise
 
 
@@ -126,6 +128,12 @@ class Other:
 def others(connection: sqlite3.Connection, owner_id: int) -> list[Other]:
     """All processes in the file but this one, the dead included."""
     return [Other(*row) for row in connection.execute(OTHERS, (owner_id,))]
+
+
+def again(connection: sqlite3.Connection, other: Other) -> Other | None:
+    """The same process as it is in the file by now; None when it is there no more."""
+    row = connection.execute(AGAIN, (other.id,)).fetchone()
+    return None if row is None else Other(*row)
 
 
 def name_tasks(connection: sqlite3.Connection, owner_id: int, names: Collection[str]) -> None:
