@@ -183,6 +183,7 @@ def _write_records(connection: sqlite3.Connection, endings: Sequence[Ending]) ->
 
 
 def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
+    batch.late = 0
     for accept in batch.accepts:
         accept.error = _alone(connection, Batch(batch.owner, [accept]))
     parts = [Batch(updates=[update]) for update in batch.updates]

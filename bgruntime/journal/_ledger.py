@@ -178,8 +178,14 @@ class Ledger:
         return ending
 
     def restore(self, batch: Batch) -> None:
-        """Takes a batch back that was not written; its accepts, where they still have time, come first."""
-        self.accepts.extendleft(reversed([accept for accept in batch.accepts if not accept.future.done()]))
+        """Takes a batch back that was not written; its accepts, where they still have time, come first.
+
+        Its step does not come again: whoever asked has been told.
+        """
+        for accept in reversed(batch.accepts):
+            accept.error = None  # what one file did not take the next one may
+            if not accept.future.done():
+                self.accepts.appendleft(accept)
         self._completed.extendleft(reversed(batch.completed))
         gone = {entry.key for entry in self._completed}
         gone |= {entry.key for entry, _ in self._endings if entry is not None}
@@ -195,8 +201,6 @@ class Ledger:
             else:
                 self._endings.appendleft((ending.entry, ending))
         self._hurried = self._hurried or any(ending.future is not None for ending in batch.endings)
-        if batch.step is not None and not batch.step.future.done():
-            self.steps.appendleft(batch.step)
         self._drop_excess()
 
     def _drop_excess(self) -> None:
