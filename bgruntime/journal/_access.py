@@ -73,8 +73,7 @@ class Access:
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """What `function(connection, *args)` returns, in the writing thread."""
-        if self._writing is None:
-            raise Refused("it is not open")
+        assert self._writing is not None  # `open` comes first
         return await self._writing.call(function, *args, **kwargs)
 
     async def read(

@@ -111,8 +111,7 @@ class Session:
 
     def rescue(self, connection: sqlite3.Connection) -> list[tuple[object, ...]]:
         """Our rows, out of a file that is no longer at its path."""
-        if self.owner is None:
-            return []
+        assert self.owner is not None
         return connection.execute(f"SELECT {RESCUED} FROM job WHERE owner = ?", (self.owner.id,)).fetchall()
 
     def take_in(self, connection: sqlite3.Connection, rows: list[tuple[object, ...]], limit: float) -> None:
@@ -123,19 +122,23 @@ class Session:
         with self._turn(limit):
             self._sync(connection, full=True)
             connection.execute("BEGIN IMMEDIATE")
-            connection.executemany(
-                f"INSERT INTO job({RESCUED}) VALUES({marks}) ON CONFLICT DO NOTHING", owned
-            )
-            _commit(connection)
+            try:
+                insert = f"INSERT INTO job({RESCUED}) VALUES({marks}) ON CONFLICT DO NOTHING"
+                connection.executemany(insert, owned)
+                _commit(connection)
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
         self._check_identity()
 
     def close(self, connection: sqlite3.Connection, limit: float) -> None:
         """Signs off and closes; the last one to leave empties the log, and nobody may write meanwhile."""
+        assert self.owner is not None
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(Locked, OSError, sqlite3.Error):
                 stack.enter_context(self._turn(limit))
-                if self.owner is not None:
-                    sign_off(connection, self.owner)
+                sign_off(connection, self.owner)
             connection.close()
 
     def abort(self) -> None:

@@ -37,6 +37,7 @@ class Writer:
         self._murmuring = False
         self._closing = False
         self._in_flight: Batch | None = None
+        self._rescued: list[tuple[object, ...]] = []  # our rows of a file that was taken away
         self._alarm: ports.Cancellable | None = None
         self._task: asyncio.Task[None] | None = None
         ledger.ring, ledger.murmur = self._ring, self._murmur
@@ -149,6 +150,7 @@ class Writer:
             return True
         try:
             await self._access.open()
+            await self._take_in()
         except Exception as error:
             await self._access.suffer(error)
             self._refuse_all()
@@ -226,10 +228,16 @@ class Writer:
     async def _move(self) -> None:
         """The file was taken away: what is ours goes into the one there is now, then this batch again."""
         self._access.note(Gone("it was replaced or removed; opening the one that is there now"))
-        rows = await self._access.write(self._access.session.rescue)
+        self._rescued += await self._access.write(self._access.session.rescue)
         await self._access.hang_up()
         await self._access.open()
-        await self._access.write(self._access.session.take_in, rows, LOCK_LIMIT)
+        await self._take_in()
+
+    async def _take_in(self) -> None:
+        """Write what was rescued, as soon as there is a file again."""
+        if self._rescued:
+            await self._access.write(self._access.session.take_in, self._rescued, LOCK_LIMIT)
+            self._rescued = []
 
     def _answer_unknown(self, batch: Batch, error: Exception) -> None:
         for accept in batch.accepts:

@@ -193,3 +193,18 @@ def test_a_commit_during_which_the_disk_fails_is_unknown_and_not_refused(file):
     with no_writing_beyond(100_000), pytest.raises(CommitUnknown, match="the disk failed during a commit"):
         file.write(accepts=[accept(1, args="x" * 500_000)])
     assert not file.connection.in_transaction
+
+
+def test_rows_out_of_another_file_come_in_as_ours_all_or_none(file):
+    file.write(accepts=[accept(1), accept(2, args="x" * 200_000)])
+    rows = file.session.rescue(file.connection)
+    file.ask("DELETE FROM job")
+    file.ask("VACUUM")
+    file.ask("UPDATE owner SET id = 77")
+    file.session.owner.id = 77
+    with full(file), pytest.raises(sqlite3.OperationalError, match="full"):
+        file.session.take_in(file.connection, rows, 5)
+    assert not file.connection.in_transaction
+    assert file.ask("SELECT 1 FROM job") == []
+    file.session.take_in(file.connection, rows, 5)
+    assert file.ask("SELECT key, owner FROM job") == [(1, 77), (2, 77)]

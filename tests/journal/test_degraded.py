@@ -302,6 +302,11 @@ def index_unlinked(path: Path) -> None:
     path.with_name(path.name + "-shm").unlink()
 
 
+def all_unlinked(path: Path) -> None:
+    for side in ("", "-wal", "-shm"):
+        path.with_name(path.name + side).unlink()
+
+
 def replaced(path: Path) -> None:
     other = path.with_name("other.db")
     a_journal(other)
@@ -353,6 +358,52 @@ def test_no_accept_is_answered_from_a_file_that_is_gone_and_nothing_accepted_is_
             gate.set()
             await rt.drain()
             await until(lambda: not found())
+
+    run(main)
+
+
+def test_what_was_accepted_into_a_file_that_is_gone_is_in_the_new_one_however_long_there_is_none(
+    run, path, rows
+):
+    async def main():
+        gate = asyncio.Event()
+
+        async def wait(n: int) -> None:
+            await gate.wait()
+
+        task = durable(wait)
+        async with Runtime(journal=path) as rt:
+            jobs = await rt.submit_many(task, [(1,), (2,)])
+            all_unlinked(path)
+            path.mkdir()
+            with contextlib.suppress(JournalUnavailable, AcceptUnknown):
+                await rt.submit(task, 3)
+            await refuses(rt, "not a regular file")
+            path.rmdir()
+            await until(lambda: rt.journal._writer.takes)
+            assert {id for (id,) in rows("SELECT id FROM job")} >= {job.id for job in jobs}
+            gate.set()
+            await rt.drain()
+            await until(lambda: not rows("SELECT 1 FROM job"))
+
+    run(main)
+
+
+def test_an_id_that_was_taken_in_a_file_that_is_gone_may_be_given_in_the_new_one(run, path, rows):
+    async def main():
+        task = durable(work)
+        async with Runtime(journal=path) as rt:
+            connection = sqlite3.connect(path, isolation_level=None)
+            connection.execute(
+                "INSERT INTO job(key, id, given, task, args, state, run, attempt, crashes, created_ms)"
+                " VALUES(1, 'given', 1, 'of nobody', '{}', 0, 1, 0, 0, 1)"
+            )
+            connection.close()
+            with pytest.raises(ValueError, match="in the journal already"):
+                await rt.submit(task.with_options(id="given"), 1)
+            all_unlinked(path)
+            assert await (await rt.submit(task.with_options(id="given"), 2)) == 2
+            await until(lambda: not rows("SELECT 1 FROM job"))
 
     run(main)
 
