@@ -18,7 +18,7 @@ import pytest
 
 from bgruntime import Runtime
 from bgruntime.extend import ports
-from bgruntime.journal import _turnstile
+from bgruntime.journal import _flocks, _turnstile
 from bgruntime.journal._faults import Locked, describe
 from bgruntime.journal._flocks import Flock, Tickets, holder, is_free
 from bgruntime.journal._turnstile import Turnstile
@@ -164,12 +164,12 @@ def entering(lock: Path, name: str, entered: list[str]) -> threading.Thread:
     return thread
 
 
-def waiting(lock: Path) -> int:
-    """The number behind all that wait."""
+def waiting(lock: Path) -> list[int]:
+    """The numbers of all that wait. They are only looked at: one drawn here would stand in the line itself."""
     tickets = Tickets(str(lock))
-    last = tickets.draw()
+    told = [_flocks._number(tickets._fd, _flocks.TEST, fcntl.F_WRLCK, number, 1) for number in range(8)]
     tickets.close()
-    return 0 if last is None else last + 1
+    return [number for number, (kind, *_) in enumerate(told) if kind != fcntl.F_UNLCK]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there are no such locks")
@@ -250,3 +250,62 @@ def test_a_lock_that_was_closed_is_free_and_may_be_closed_again(tmp_path):
     lock.close()
     lock.close()
     assert is_free(str(tmp_path / "x"))
+
+
+def test_tickets_may_be_closed_twice_and_a_number_is_free_with_them(lock):
+    first, second = Tickets(str(lock)), Tickets(str(lock))
+    first.draw()
+    first.close()
+    first.close()
+    assert second.first() is None
+    second.close()
+
+
+def test_beyond_the_most_that_can_have_numbers_one_waits_without(lock, monkeypatch):
+    monkeypatch.setattr(_flocks, "MOST_WAITING", 2)
+    tickets = [Tickets(str(lock)) for _ in range(4)]
+    assert [one.draw() for one in tickets] == [None, 0, 1, None]
+    tickets[1].drop()
+    assert tickets[3].draw() == 0
+    for one in tickets:
+        one.close()
+
+
+def no_such_command(fd, command, argument=0):
+    raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+
+@pytest.mark.skipif(_flocks.TAKE is None, reason="this system has no such locks anyhow")
+@pytest.mark.parametrize("missing", ["in the library", "in the kernel"])
+def test_where_there_are_no_tickets_the_lock_is_still_handed_over(lock, stranger, monkeypatch, missing):
+    if missing == "in the library":
+        for command in ("TAKE", "WAIT", "TEST"):
+            monkeypatch.setattr(_flocks, command, None)
+    else:
+        monkeypatch.setattr(fcntl, "fcntl", no_such_command)
+    turnstile = Turnstile(str(lock), ports.current().spawn)
+    with pytest.raises(Locked, match=f"pid {stranger.pid}"):
+        turnstile.enter(0.05)
+    stranger.kill()
+    stranger.wait()
+    turnstile.enter(5)
+    assert not is_free(str(lock))
+    turnstile.leave()
+    turnstile.close()
+
+
+def test_another_trouble_with_the_tickets_is_the_journals(turnstile, monkeypatch):
+    def fails(fd, command, argument=0):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "fcntl", fails)
+    with pytest.raises(OSError, match="error"):
+        turnstile.enter(1)
+
+
+def test_who_was_told_to_leave_before_it_ever_waited_does_not_wait(turnstile, stranger):
+    turnstile.abort()
+    began = time.monotonic()
+    with pytest.raises(Locked, match=f"pid {stranger.pid}"):
+        turnstile.enter(30)
+    assert time.monotonic() - began < 5
