@@ -269,6 +269,16 @@ def failure_details(failure: Failure, *, arguments: bool) -> dict[str, Any]:
         "obstacle": failure.obstacle,
     }
     if arguments:
-        kept: Any = failure.args
+        kept: Any = _finite(failure.args)
         shown["arguments"] = kept if isinstance(kept, dict) else {"args": kept}
     return shown
+
+
+def _finite(value: Any) -> Any:
+    """The same with a word for each number that JSON does not know."""
+    if isinstance(value, dict):
+        parts: Any = value  # pyright: ignore[reportUnknownVariableType]
+        return {name: _finite(part) for name, part in parts.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]  # pyright: ignore[reportUnknownVariableType]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)

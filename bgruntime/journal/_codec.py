@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pydantic
 from pydantic import ConfigDict, TypeAdapter
+from pydantic_core import CoreConfig, SchemaSerializer
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from bgruntime import PayloadError
@@ -26,9 +27,8 @@ CONFIG = ConfigDict(
     strict=True,
     extra="forbid",
     val_json_bytes="base64",
-    ser_json_bytes="base64",
-    ser_json_inf_nan="constants",
 )
+WRITING = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="constants")
 PLAIN = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 DEPTH = 100
 Rest: Any = list
@@ -172,7 +172,8 @@ class Codec:
 
     @cached_property
     def _write(self) -> Callable[..., bytes]:
-        return self._adapter.serializer.to_json
+        # One of its own: pydantic heeds the configuration of a TypedDict where it reads, not where it writes.
+        return SchemaSerializer(self._adapter.core_schema, WRITING).to_json
 
     @cached_property
     def _read(self) -> Callable[[bytes], dict[str, Any]]:
@@ -205,7 +206,7 @@ class Codec:
 
     def _fault_of(self, name: str, value: Any) -> str | None:
         try:
-            text = self._adapter.dump_json({name: value}, warnings="error")
+            text = self._write({name: value}, warnings="error")
             taken = self._adapter.validate_json(text)
         except Exception as error:
             return f"({type(value).__qualname__}) cannot be written as JSON and read back: {reason_of(error)}"

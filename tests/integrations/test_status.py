@@ -515,6 +515,19 @@ def test_lists_come_in_pages(run):
     run(main)
 
 
+def test_a_failure_with_numbers_that_json_does_not_know_hides_no_other(run, tmp_path):
+    async def main():
+        rt = Runtime(journal=tmp_path / "jobs.db")
+        async with serve(guarded(rt)) as client:
+            for word in ("a", {"x": [float("nan"), 1.5], "y": float("-inf")}, "b"):
+                await (await rt.submit(fail, word)).wait()
+            page = (await client.get("/bgruntime/failures", headers=ADA)).json()
+            told = [item["arguments"]["word"] for item in page["items"]]
+            assert told == ["b", {"x": ["nan", 1.5], "y": "-inf"}, "a"]
+
+    run(main)
+
+
 def test_failures_are_listed_grouped_redriven_discarded_and_purged(run, tmp_path):
     async def main():
         rt = Runtime(journal=tmp_path / "jobs.db")

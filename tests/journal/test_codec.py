@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from bgruntime import PayloadError
-from bgruntime.journal._codec import LIMIT, Codec
+from bgruntime.journal._codec import LIMIT, Codec, hints_of, survived
 
 
 class Opaque:
@@ -113,3 +113,102 @@ def test_arguments_that_do_not_fit_are_described_by_their_places_and_names_witho
     told = codec(work, redact=("password",)).describe(("a", "b"), {})
     assert told.text == '{"0": "a", "1": "b"}'
     assert told.obstacle == "arguments that cannot be written as JSON"
+
+
+class Vague:
+    """Equal to itself and to nothing else, and made of plain things."""
+
+    def __init__(self, **parts: Any) -> None:
+        self.__dict__.update(parts)
+
+
+def nan() -> float:
+    return float("nan")
+
+
+def test_what_came_back_is_what_went_in_as_far_as_can_be_told() -> None:
+    assert survived({"a": [nan(), (1.5, nan())]}, {"a": [nan(), (1.5, nan())]})
+    assert not survived({"a": [nan(), 1.0]}, {"a": [nan(), 2.0]})
+    assert not survived({"a": [nan()]}, {"a": [nan(), nan()]})
+    assert not survived({"a": nan(), "b": 1}, {"b": 1, "a": nan()})  # jobs see the order
+    assert not survived([nan()], (nan(),))
+    assert survived(Vague(x=nan(), y=Vague(z="a")), Vague(x=nan(), y=Vague(z="a")))
+    assert not survived(Vague(x=1), Vague(x=2))
+    assert not survived([nan(), "a"], [nan(), "b"])
+    assert not survived([Touchy()], [Touchy()])
+
+
+def test_what_goes_round_in_a_circle_is_refused_and_not_followed_without_end() -> None:
+    one, other = Vague(), Vague()
+    one.me, other.me = one, other  # type: ignore[attr-defined]
+    assert not survived(one, other)
+
+
+def test_not_a_number_is_an_argument_like_any_other() -> None:
+    def work(x: float, rest: list[float], thing: Any) -> None: ...
+
+    written = codec(work).encode((nan(), [1.0, float("inf"), nan()], nan()), {})
+    assert repr(written.kwargs) == "{'x': nan, 'rest': [1.0, inf, nan], 'thing': nan}"
+    assert repr(codec(work).decode(written.text)) == f"((), {written.kwargs})"
+
+
+class Parcel(NamedTuple):
+    content: bytes
+    weight: float
+
+
+@pytest.mark.parametrize("content", [b"", b"abc", b"abcd", b"\xff\x00\xfe"])
+def test_bytes_come_back_as_they_were_wherever_they_are_annotated(content: bytes) -> None:
+    def work(
+        raw: bytes, many: list[bytes], by: dict[bytes, int], parcel: Parcel, *, no: bytes | None
+    ) -> None: ...
+
+    given = {"raw": content, "many": [content, b""], "by": {content: 1}, "parcel": Parcel(content, 1.5)}
+    assert back_and_forth(work, **given, no=content) == ((), given | {"no": content})
+    assert back_and_forth(work, **given, no=None) == ((), given | {"no": None})
+    with pytest.raises(PayloadError, match=r"argument 'thing' \(bytes\) comes back as str; annotate"):
+        codec(untyped).encode((content,), {})
+
+
+def untyped(thing): ...
+
+
+def test_only_the_argument_that_is_at_fault_is_named() -> None:
+    def work(fine: int, thing: Any, path: Any) -> None: ...
+
+    with pytest.raises(PayloadError, match=r"argument 'thing' \(Point\) .*cannot be written as JSON"):
+        codec(work).encode((1, Point(1), Path("a")), {})
+    with pytest.raises(PayloadError, match=r"argument 'path' \(\w*Path\) comes back as str; annotate"):
+        codec(work).encode((1, [2], Path("a")), {})
+
+
+def test_a_call_that_lacks_an_argument_is_a_type_error_as_it_is_for_the_function() -> None:
+    def work(first: int, second: int) -> None: ...
+
+    with pytest.raises(TypeError, match="second"):
+        codec(work).encode((), {"first": 1})
+
+
+def test_arguments_that_are_well_each_for_itself_and_not_together_are_refused() -> None:
+    """No single one can be blamed."""
+
+    def work(first: int, second: int) -> None: ...
+
+    class Moody(Codec):
+        def _fault_of(self, name: str, value: Any) -> str | None:
+            return None
+
+    with pytest.raises(PayloadError, match="the arguments cannot be written: "):
+        Moody("tests:work", work).encode((Point(1), 2), {})
+
+
+def test_a_callable_whose_annotations_cannot_even_be_asked_for_is_written_without_types() -> None:
+    class Odd:
+        __annotations__ = 5  # type: ignore[assignment]
+
+        def __call__(self, thing): ...
+
+    class Work:
+        __call__ = Odd()
+
+    assert hints_of(Work()) == {}

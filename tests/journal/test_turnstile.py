@@ -165,7 +165,7 @@ def entering(lock: Path, name: str, entered: list[str]) -> threading.Thread:
 
 
 def waiting(lock: Path) -> list[int]:
-    """The numbers of all that wait. They are only looked at: one drawn here would stand in the line itself."""
+    """The numbers of all that wait. Only looked at: one that is drawn here would stand in the line."""
     tickets = Tickets(str(lock))
     told = [_flocks._number(tickets._fd, _flocks.TEST, fcntl.F_WRLCK, number, 1) for number in range(8)]
     tickets.close()
