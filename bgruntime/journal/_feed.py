@@ -70,16 +70,17 @@ class Feed:
 
     def stop(self) -> None:
         """Brings no more jobs."""
-        for task in (self._task, *self._taking.values()):
-            if task is not None:
-                task.cancel()
+        for task in self._tasks():
+            task.cancel()
 
     async def close(self) -> None:
         """The same, and returns when all is quiet."""
         self.stop()
-        tasks = [task for task in (self._task, *self._taking.values()) if task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks(), return_exceptions=True)
         self._task = None
+
+    def _tasks(self) -> list[asyncio.Task[None]]:
+        return [task for task in (self._task, *self._taking.values()) if task is not None]
 
     async def _run(self) -> None:
         try:

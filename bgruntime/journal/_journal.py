@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from bgruntime import AcceptUnknown, Job, JournalUnavailable, PayloadError, UnknownTask
+from bgruntime import AcceptUnknown, Job, JournalUnavailable, PayloadError
 from bgruntime.extend import (
     Definition,
     Ended,
@@ -241,8 +241,8 @@ class Journal(Shelf):
         key = key_of(id) if options.id is None else None
         entry = Entry(id, self._keys_next() if key is None else key, 1)
         entry.created_ms = milliseconds(now)
-        if self._redriver is not None:
-            entry.origin = self._redriver.origin_of(id)
+        assert self._redriver is not None
+        entry.origin = self._redriver.origin_of(id)
         if options.delay or options.run_at is not None:
             due = now + options.delay if options.run_at_s is None else options.run_at_s
             entry.due_ms = milliseconds(due)
@@ -278,16 +278,15 @@ class Journal(Shelf):
     def withdraw(self, jobs: Sequence[Job[Any]]) -> None:
         """Take accepted jobs back: they shall not run."""
         for job in jobs:
-            entry = self._entries.pop(job.id, None)
-            if entry is not None:
-                resolve = None if entry.origin is None else freed(entry.origin, self._now())
-                self._ledger.end(entry, Ending(withdrawn=True, resolve=resolve))
+            entry = self._entries.pop(job.id)
+            resolve = None if entry.origin is None else freed(entry.origin, self._now())
+            self._ledger.end(entry, Ending(withdrawn=True, resolve=resolve))
 
     def begin(self, job: Job[Any]) -> Awaitable[bool | None] | None:
         """An attempt of a durable job is about to start: note it; wait for that where it was adopted."""
         entry = self._entries.get(job.id)
         if entry is None:
-            return None
+            return _not_ours()  # it was taken in twice, and the other one has come to its end
         entry.state = Row.RUNNING
         if not entry.adopted:
             self._ledger.touch(entry)
@@ -318,8 +317,6 @@ class Journal(Shelf):
 
     def settled(self, job: Job[Any], ended: Ended) -> Awaitable[None] | None:
         """A job is over; of a cancelled durable one that is on disk when what this returns is done."""
-        if not self._open:
-            return None
         if not definition_of(job).options.durable:
             self._ordinary_over(job, ended)
             return None
@@ -462,8 +459,7 @@ class Journal(Shelf):
             raise LookupError(f"failure {id!r} cannot be redriven: {found.obstacle}")
 
     def _recording(self) -> Recorder:
-        if self._recorder is None:
-            raise UnknownTask("this journal was opened without a runtime")
+        assert self._recorder is not None  # only a runtime asks for it
         return self._recorder
 
     def before_close(self, service: Callable[[], Awaitable[None]]) -> None:
@@ -473,6 +469,10 @@ class Journal(Shelf):
     def lead(self, name: str, service: Service, every: float) -> None:
         """Have `service`, a coroutine function, called every so many seconds in one process of the file."""
         self.leader.add(name, service, every)
+
+
+async def _not_ours() -> bool:
+    return False
 
 
 def exhausted(connection: sqlite3.Connection, key: int) -> tuple[str, str] | None:

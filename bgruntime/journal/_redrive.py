@@ -50,6 +50,7 @@ FREED = """
 UPDATE ended SET owner = NULL, redrives = redrives - :counted,
        due_ms = CASE WHEN due_ms IS NULL THEN NULL ELSE max(due_ms, :now) END
 WHERE key = :key"""
+FREED_UNLESS_HELD = f"{FREED} AND owner IS NOT {HELD}"
 PUT_OFF = """
 UPDATE ended SET due_ms = :now + :pause WHERE key = :key AND owner IS NULL AND due_ms IS NOT NULL"""
 UNFIT_NOW = """
@@ -207,8 +208,9 @@ class Redriver:
                 raise UnknownTask(f"failure {failed.id}: no task {failed.task!r} is defined in this process")
             args, kwargs = self._decoded(failed, definition)
             return await self._send(failed, with_options(definition, failed.options), args, kwargs)
-        except AcceptUnknown:
-            raise  # the job that may be there holds it
+        except AcceptUnknown:  # the job that may be there holds it
+            self._write(FREED_UNLESS_HELD, failed.key, counted=failed.counted)
+            raise
         except BaseException:
             self._write(FREED, failed.key, counted=failed.counted)
             raise
@@ -246,9 +248,7 @@ class Redriver:
         """An ordinary job tells the journal of its failure only: see to its success."""
         await job.wait()
         if job.state is JobState.COMPLETED:
-            failed = self._under_way.pop(id, None)
-            if failed is not None:
-                self._write(SUCCEEDED, failed.key)
+            self._write(SUCCEEDED, self._under_way.pop(id).key)
         else:
             self.free(id)  # unless its failure was written down
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import sqlite3
@@ -134,7 +135,8 @@ class Upkeep:
                 copy(source, path)
             except BaseException as raised:
                 error = raised
-            loop.call_soon_threadsafe(settle, over, error)
+            with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(settle, over, error)
 
         ports.current().spawn(run, "bgruntime-journal-backup")
         await over

@@ -553,6 +553,36 @@ def test_a_disk_that_hangs_leaves_the_loop_alone_and_the_answer_open(run, path, 
     run(main)
 
 
+def test_who_left_while_the_disk_hung_is_not_told_and_its_job_does_not_run(run, path, monkeypatch, impatient):
+    async def main():
+        release, seen = threading.Event(), []
+        write = _session.Session.write
+
+        async def look(n: int) -> None:
+            seen.append(n)
+
+        def hang(self, connection, batch, limit):
+            if batch.accepts:
+                release.wait(10)
+            return write(self, connection, batch, limit)
+
+        async with Runtime(journal=path) as rt:
+            monkeypatch.setattr(_session.Session, "write", hang)
+            task = durable(look)
+            leaving, staying = (asyncio.ensure_future(rt.submit(task, n)) for n in (1, 2))
+            await until(lambda: rt.journal._writer._in_flight)
+            leaving.cancel()
+            with pytest.raises(AcceptUnknown):
+                await staying
+            assert leaving.cancelled()
+            release.set()
+            await until(lambda: seen == [2])
+            await rt.drain()
+            assert seen == [2]
+
+    run(main)
+
+
 # One row, or one caller
 
 
