@@ -199,18 +199,17 @@ def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
 
 def _alone(connection: sqlite3.Connection, part: Batch) -> BaseException | None:
     """Write a part in a savepoint; the error that is its own fault, or None."""
+    own: BaseException | None = None
     connection.execute("SAVEPOINT part")
     try:
         _fill_at_once(connection, part)
     except Exception as error:
         if not is_poison(error):
-            raise
+            raise  # the file's trouble, which is the end of the whole transaction
         connection.execute("ROLLBACK TO part")
-        return error
-    finally:
-        if connection.in_transaction:
-            connection.execute("RELEASE part")
-    return None
+        own = error
+    connection.execute("RELEASE part")
+    return own
 
 
 def _take_step(connection: sqlite3.Connection, step: Step) -> None:

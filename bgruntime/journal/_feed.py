@@ -180,8 +180,7 @@ class Feed:
         if error is not None:
             told = {"message": f"taking durable jobs of queue {queue!r} failed", "exception": error}
             self._loop.call_exception_handler(told)
-        if not self.busy:
-            self._host.nudge()
+        self._host.nudge()
 
     async def _take(self, definitions: Sequence[Definition]) -> None:
         """Take in what is due, for as long as there is more of it."""

@@ -174,18 +174,30 @@ def test_a_disk_that_fails_while_rows_are_written_one_by_one_takes_none_of_them(
 # The commit itself
 
 
-def test_a_commit_that_sqlite_refuses_leaves_nothing_behind_and_the_next_one_is_made(file):
-    def refuse(action: int, what: str | None, *_: object) -> int:
-        refused = (action, what) == (sqlite3.SQLITE_TRANSACTION, "COMMIT")
-        return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
+def refuse_commits(action: int, what: str | None, *_: object) -> int:
+    refused = (action, what) == (sqlite3.SQLITE_TRANSACTION, "COMMIT")
+    return sqlite3.SQLITE_DENY if refused else sqlite3.SQLITE_OK
 
-    file.connection.set_authorizer(refuse)
+
+@pytest.mark.parametrize("what", ["new jobs", "rows out of another file"])
+def test_a_commit_that_sqlite_refuses_leaves_nothing_behind_and_the_next_one_is_made(file, what):
+    file.write(accepts=[accept(1)])
+    rows = file.session.rescue(file.connection)
+    file.ask("DELETE FROM job")
+
+    def write() -> None:
+        if what == "new jobs":
+            file.write(accepts=[accept(1)])
+        else:
+            file.session.take_in(file.connection, rows, 5)
+
+    file.connection.set_authorizer(refuse_commits)
     with pytest.raises(sqlite3.DatabaseError, match="not authorized"):
-        file.write(accepts=[accept(1)])
+        write()
     file.connection.set_authorizer(None)
     assert not file.connection.in_transaction
     assert file.ask("SELECT 1 FROM job") == []
-    file.write(accepts=[accept(1)])
+    write()
     assert file.ask("SELECT key FROM job") == [(1,)]
 
 

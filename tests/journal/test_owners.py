@@ -135,6 +135,17 @@ def test_a_process_is_buried_once(connection, directory, signed_in):
     assert bury(connection, other, directory, 5) is None
 
 
+def test_who_turns_out_to_be_alive_keeps_its_lock_and_its_jobs(run, path, directory):
+    async def main():
+        async with Journal(path) as alive, Runtime(journal=path) as rt:
+            [other] = await rt.journal._access.read(others, rt.journal._ledger.owner)
+            await rt.journal._feed._bury(other, directory)
+            assert (directory / other.lock).exists()
+            assert (await alive.stats()).processes == 2
+
+    run(main)
+
+
 # What it had
 
 
