@@ -26,7 +26,7 @@ check: ## style, types, floors
 prove: ## every promise, on each Python and event loop found here (PYTHONS="3.11 3.13")
 	@bash .ci/prove.sh $(PYTHONS)
 
-cov: ## branch coverage: 95 % of the whole, all of the kernel (on two Pythons), most of the journal
+cov: ## branch coverage: 95 % of the whole, all of the kernel (on two Pythons) and of the journal
 	@$(in_venv) dev) && exec bash .ci/cov.sh $$python
 
 bench: ## the benchmarks, short form: tables, JSON, plots in three minutes

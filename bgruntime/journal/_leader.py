@@ -99,8 +99,8 @@ class Leader:
             self._running[name] = self._loop.create_task(self._repeat(name), name=f"bgruntime-journal-{name}")
 
     async def _repeat(self, name: str) -> None:
-        service, every = self._services[name]
         while True:
+            service, every = self._services[name]  # the one that was given last
             try:
                 await service()
             except Exception as error:

@@ -286,3 +286,26 @@ def test_a_line_with_values_of_the_wrong_kind_is_refused_with_all_of_its_page(ru
             assert await other.count() == 0
 
     run(main)
+
+
+def test_a_failure_without_a_traceback_is_taken_in_like_any_other(run, path, tmp_path):
+    async def main():
+        async def late() -> None:
+            await asyncio.Event().wait()
+
+        async with Runtime(journal=path) as rt:
+            job = await rt.submit(ordinary(late, timeout=0.01))
+            await job.wait()
+            await rt.journal.export(tmp_path / "lines")
+            there = await rt.journal.get(job.id)
+        lines = [json.loads(line) for line in (tmp_path / "lines").read_text().splitlines()]
+        for line in lines[1:]:
+            line["trace"] = line["body"] = None
+        (tmp_path / "lines").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        async with Journal(tmp_path / "other.db") as journal:
+            assert await journal.import_(tmp_path / "lines") == 1
+            found = await journal.get(job.id)
+            assert (found.error, found.message, found.args) == (there.error, there.message, there.args)
+            assert found.traceback.count("Traceback") == 0
+
+    run(main)

@@ -553,6 +553,39 @@ def test_a_disk_that_hangs_leaves_the_loop_alone_and_the_answer_open(run, path, 
     run(main)
 
 
+def test_what_had_not_begun_to_be_written_when_its_time_was_over_is_not_written(
+    run, path, monkeypatch, impatient
+):
+    async def main():
+        release, seen = threading.Event(), []
+        write = _session.Session.write
+
+        async def look(n: int) -> None:
+            seen.append(n)
+
+        def hang(self, connection, batch, limit):
+            if batch.accepts:
+                release.wait(10)
+            return write(self, connection, batch, limit)
+
+        async with Runtime(journal=path) as rt:
+            await until(lambda: not rt.journal.waiting())
+            monkeypatch.setattr(_session.Session, "write", hang)
+            task = durable(look)
+            begun = asyncio.ensure_future(rt.submit(task, 1))
+            await until(lambda: rt.journal._writer._in_flight)
+            queued = asyncio.ensure_future(rt.submit(task, 2))
+            answers = await asyncio.gather(begun, queued, return_exceptions=True)
+            assert [type(answer) for answer in answers] == [AcceptUnknown, AcceptUnknown]
+            release.set()
+            await until(lambda: seen == [1])
+            await rt.drain()
+            assert (await rt.journal.stats()).jobs == {}
+            assert seen == [1]
+
+    run(main)
+
+
 def test_who_left_while_the_disk_hung_is_not_told_and_its_job_does_not_run(run, path, monkeypatch, impatient):
     async def main():
         release, seen = threading.Event(), []

@@ -261,6 +261,34 @@ def gone(connection: sqlite3.Connection) -> None:
     """Any step."""
 
 
+def test_no_commit_is_made_for_what_nobody_waits_for_any_more(run, path):
+    async def main():
+        async with Journal(path) as journal:
+            writer = journal._writer
+            with nothing_is_written(path):
+                held = asyncio.ensure_future(writer.step(gone))
+                await until(lambda: writer._in_flight)
+                row = (1, "job-1", 0, "t", "{}", None, 0, None, 1, None)
+                writer.accept([row]).cancel()
+            await held
+            commits = writer.commits
+            await until(lambda: journal._ledger.idle)
+            assert writer.commits == commits
+            assert (await journal.stats()).jobs == {}
+
+    run(main)
+
+
+def test_a_journal_whose_log_was_taken_away_still_tells_its_size(run, path):
+    async def main():
+        async with Journal(path) as journal:
+            assert (await journal.stats()).bytes > path.stat().st_size
+            path.with_name(path.name + "-wal").unlink()
+            assert (await journal.stats()).bytes == path.stat().st_size
+
+    run(main)
+
+
 def test_nothing_is_committed_for_submits_that_were_all_given_up(run, path):
     async def main():
         async with Runtime(journal=path) as rt:

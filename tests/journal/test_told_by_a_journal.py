@@ -266,6 +266,37 @@ def test_the_timeout_of_a_durable_job_begins_with_its_function(run: Any, clock: 
     run(main)
 
 
+def test_the_timeout_of_its_second_attempt_does_too(run: Any, clock: Any) -> None:
+    ran: list[str] = []
+
+    async def work() -> str:
+        ran.append("begun")
+        if len(ran) == 1:
+            raise LookupError
+        return "done"
+
+    async def main() -> None:
+        notebook, written, writing = Notebook(), asyncio.Event(), asyncio.Event()
+
+        async def slowly() -> bool:
+            writing.set()
+            await written.wait()
+            return True
+
+        async with Runtime(journal=notebook) as rt:  # type: ignore[arg-type]
+            job = await rt.submit(durable(work, timeout=5, max_attempts=2, backoff=lambda _: 1.0))
+            await until(lambda: ran)
+            notebook.on_begin = slowly
+            await clock.advance(1)
+            await writing.wait()
+            await clock.advance(60)
+            assert (job.done(), ran) == (False, ["begun"])
+            written.set()
+            assert await job == "done"
+
+    run(main)
+
+
 def test_a_job_that_is_cancelled_while_its_start_is_written_is_given_up_though_the_journal_will_not_stop(
     run: Any, clock: Any
 ) -> None:

@@ -123,6 +123,31 @@ def test_a_leader_whose_lock_was_taken_out_of_its_place_lets_go_and_leads_again(
     run(main)
 
 
+def test_a_service_that_is_given_again_takes_the_place_of_the_one_of_its_name(
+    run: Any, clock: Any, tmp_path: Path
+) -> None:
+    async def main() -> None:
+        served: list[str] = []
+
+        def serves(name: str) -> Any:
+            async def service() -> None:
+                served.append(name)
+
+            return service
+
+        leader = Leader(str(tmp_path / "leader"), lambda name, error: None)
+        leader.start()
+        await until(lambda: leader.leads)
+        leader.add("one", serves("first"), 100)
+        await until(lambda: served == ["first"])
+        leader.add("one", serves("second"), 100)
+        await clock.advance(101)
+        assert served == ["first", "second"]
+        await leader.close()
+
+    run(main)
+
+
 def test_where_there_can_be_no_lock_file_nobody_leads_and_it_is_tried_again(
     run: Any, clock: Any, tmp_path: Path
 ) -> None:
