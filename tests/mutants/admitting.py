@@ -133,9 +133,8 @@ BUGS = (
         "P03",
         "The place of a cancelled job stays empty while somebody waits for it.",
         "_engine/supervise.py",
-        "        settle(self, job, state, reason, None)\n        if self.room_wanted:\n"
-        "            self.offer_room()\n",
-        "        settle(self, job, state, reason, None)\n",
+        "        line.drop_stale()\n        if self.room_wanted:\n            self.offer_room()\n",
+        "        line.drop_stale()\n",
     ),
     bug(
         "waiting_limit_is_ignored",
