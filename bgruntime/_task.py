@@ -118,7 +118,7 @@ class Task(Generic[P, R_co]):
         """The options its jobs run under."""
         return self.definition.options
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R_co]:
         called: Coroutine[Any, Any, R_co] = self.definition.function(*args, **kwargs)
         return called
 
@@ -141,7 +141,7 @@ class Task(Generic[P, R_co]):
             _check_durable(self.definition.name, self.definition.function, changed, given_name=None)
         return type(self)(replace(self.definition, options=changed, kept=False))
 
-    def bind(self, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
+    def bind(self, /, *args: P.args, **kwargs: P.kwargs) -> Call[R_co]:
         """The task with its arguments, to submit later."""
         return Call(self, args, kwargs)
 
@@ -153,6 +153,15 @@ class Task(Generic[P, R_co]):
             raise TypeError(
                 f"{owner.__qualname__}.{name}: @task is for functions; a method has no self in a job"
             )
+
+    # Its function cannot be pickled by name: under that name stands the task.
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        there = _found_at(self)
+        if there is self:
+            return str(self.__qualname__)
+        if isinstance(there, Task) and there.definition.function is self.definition.function:
+            return _with_those_options, (there, self.options)
+        return type(self), (self.definition,)
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -166,7 +175,7 @@ class AsyncTask(Task[P, R_co]):
         if sys.version_info >= (3, 12):
             inspect.markcoroutinefunction(self)
 
-    async def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+    async def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         result: R_co = await self.definition.function(*args, **kwargs)
         return result
 
@@ -176,9 +185,21 @@ class PlainTask(Task[P, R_co]):
 
     if TYPE_CHECKING:
 
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[override]
+        def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...  # type: ignore[override]
 
         def with_options(self, **options: Unpack[SubmitArguments]) -> PlainTask[P, R_co]: ...
+
+
+def _found_at(task: Task[..., Any]) -> Any:
+    """What stands under the name of the function of *task* in its module; None where nothing does."""
+    there: Any = sys.modules.get(getattr(task, "__module__", ""))
+    for part in getattr(task, "__qualname__", "<none>").split("."):
+        there = getattr(there, part, None)
+    return there
+
+
+def _with_those_options(task: Task[P, R_co], options: TaskOptions) -> Task[P, R_co]:
+    return type(task)(replace(task.definition, options=options, kept=False))
 
 
 class Registry:

@@ -21,9 +21,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BgRuntimeError(Exception):
     """The root of every error that bgruntime raises."""
+
+    # An exception is copied and unpickled by calling its class with `args`, which here is the message only.
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args), self.__dict__
 
 
 class QueueFull(BgRuntimeError):
@@ -116,3 +122,10 @@ class JobInterrupted(JobCancelled):
     def __init__(self, message: str, reason: str, *, requeued: bool = False) -> None:
         super().__init__(message, reason)
         self.requeued = requeued
+
+
+def _again(kind: type[BgRuntimeError], args: tuple[Any, ...]) -> BgRuntimeError:
+    """An error of that *kind* without its attributes, which are filled in next."""
+    error = kind.__new__(kind, *args)
+    error.args = args  # which an OSError, as JobTimedOut is one, takes in its __init__ only
+    return error

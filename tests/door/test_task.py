@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import copy
 import datetime
 import functools
 import math
 import os
+import pickle
 import runpy
 import subprocess
 import sys
@@ -400,3 +402,57 @@ def test_a_partial_can_be_a_task_under_a_name(run: Any) -> None:
             return await (await rt.submit(add_two, 3))
 
     assert run(main) == 5
+
+
+def test_a_function_may_call_its_parameters_what_it_likes(run: Any) -> None:
+    names = "self task fn function args kwargs timeout name priority queue limit context call job rt".split()
+    wanted = dict.fromkeys(names, 1)
+
+    @task
+    async def take(**given: int) -> dict[str, int]:
+        return given
+
+    @task
+    def take_plainly(**given: int) -> dict[str, int]:
+        return given
+
+    async def main() -> None:
+        assert await take(**wanted) == wanted
+        async with Runtime() as rt:
+            for one in (take, take_plainly):
+                assert await (await rt.submit(one, **wanted)) == wanted
+                assert await rt.submit_nowait(one.with_options(priority=1), **wanted) == wanted
+                assert await asyncio.wrap_future(rt.submit_threadsafe(one, **wanted)) == wanted
+                assert await rt.gather(one.bind(**wanted)) == [wanted]
+                async with rt.group() as group:
+                    job = await group.submit(one, **wanted)
+                assert job.result() == wanted
+
+    run(main)
+    assert take_plainly(**wanted) == wanted
+
+
+@pytest.mark.parametrize("one", [shout, whisper], ids=["async", "plain"])
+def test_a_task_is_pickled_by_its_name_as_the_function_would_be(one: Any) -> None:
+    assert pickle.loads(pickle.dumps(one)) is one
+    assert copy.deepcopy(one) is one
+
+
+def test_a_copy_with_other_options_is_pickled_with_them() -> None:
+    again = pickle.loads(pickle.dumps(shout.with_options(priority=1, tags=["x"])))
+    assert (again.name, again.options.priority, again.options.tags) == (shout.name, 1, ("x",))
+    assert asyncio.run(again("hey")) == "HEY"
+
+
+def test_a_task_of_a_function_that_stands_under_its_own_name_is_pickled_with_it() -> None:
+    again = pickle.loads(pickle.dumps(task(name="the-length")(len)))
+    assert again.name == "the-length"
+    assert again("four") == 4
+
+
+def test_a_task_that_no_module_has_is_refused_by_pickle() -> None:
+    @task
+    def inner() -> None: ...
+
+    with pytest.raises((pickle.PicklingError, AttributeError), match="inner"):
+        pickle.dumps(inner)
