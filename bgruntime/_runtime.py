@@ -46,10 +46,10 @@ from ._engine.supervise import Supervisor, Wait
 from ._fanout import Fanout, OnError, Request, requests, unpacked, zipped
 from ._group import Group
 from ._host import Host
-from ._model.checks import check_concurrency, check_limit, check_seconds
+from ._model.checks import check_concurrency, check_limit, check_seconds, sequence
 from ._model.errors import JournalUnavailable, RuntimeClosed
 from ._model.jobs import Entry, Job
-from ._model.policies import Limits, Overflow, Queue, Shutdown, default, explicit
+from ._model.policies import Limits, Overflow, Queue, Shutdown, default, explicit, show_defaults
 from ._model.protocols import Middleware
 from ._model.reports import Check, Health, ShutdownReport
 from ._model.states import JobState
@@ -163,14 +163,14 @@ class Runtime:
             }
         )
         if settings is not None:
-            options = {name: getattr(settings, name) for name in _FROM_SETTINGS} | options
-        self._journal_path: str | os.PathLike[str] | None = options.pop("journal", None)
+            options = _values_of(settings) | options
+        self._journal_path = _checked_journal(options.pop("journal", None))
         self._shutdown = _checked_shutdown(options.pop("shutdown", _NO_LIMIT))
         self._limits = Limits(**options)
-        self._queues = _checked_queues(queues)
-        self._registry = default_registry if registry is None else registry
-        self._observers = tuple(observers)
-        self._middleware = tuple(middleware)
+        self._queues = _checked_queues(sequence("queues", queues))
+        self._registry = default_registry if registry is None else _checked_registry(registry)
+        self._observers = sequence("observers", observers)
+        self._middleware = sequence("middleware", middleware)
         for observer in self._observers:
             if not callable(getattr(observer, "on_event", observer)):
                 raise ValueError(f"an observer has on_event(event), got {observer!r}")
@@ -1157,6 +1157,9 @@ class Runtime:
         )
 
 
+show_defaults(Runtime.__init__)
+
+
 class _SameRuntime(Runtime):
     """Another one's runtime, under options of its own; everything else is that one's."""
 
@@ -1246,6 +1249,27 @@ def _checked_queues(queues: Sequence[Queue]) -> tuple[Queue, ...]:
             raise ValueError(f"two queues are called {queue.name!r}")
         names.add(queue.name)
     return tuple(queues)
+
+
+def _checked_registry(registry: Registry) -> Registry:
+    if not isinstance(registry, Registry):
+        raise ValueError(f"registry is a Registry, got {registry!r}")
+    return registry
+
+
+def _checked_journal(journal: Any) -> Any:
+    if journal is None or (isinstance(journal, str) and journal):
+        return journal
+    if not isinstance(journal, os.PathLike) and not hasattr(journal, "open"):
+        raise ValueError(f"journal is the path of a file, got {journal!r}")
+    return journal  # pyright: ignore[reportUnknownVariableType]
+
+
+def _values_of(settings: RuntimeSettings) -> dict[str, Any]:
+    try:
+        return {name: getattr(settings, name) for name in _FROM_SETTINGS}
+    except AttributeError:
+        raise ValueError(f"settings is a RuntimeSettings, got {settings!r}") from None
 
 
 def _checked_shutdown(shutdown: Shutdown) -> Shutdown:

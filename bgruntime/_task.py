@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import fields, replace
 from datetime import datetime
@@ -158,7 +158,7 @@ class Task(Generic[P, R_co]):
     def __reduce__(self) -> str | tuple[Any, ...]:
         there = _found_at(self)
         if there is self:
-            return str(self.__qualname__)
+            return cast("str", getattr(self, "__qualname__"))  # noqa: B009 -- it is the function's
         if isinstance(there, Task) and there.definition.function is self.definition.function:
             return _with_those_options, (there, self.options)
         return type(self), (self.definition,)
@@ -277,6 +277,23 @@ def task(fn: Any = None, /, **options: Any) -> Any:
     if fn is None:
         return functools.partial(_make_task, given)
     return _make_task(given, fn)
+
+
+def _show(function: Any, parameters: Iterable[tuple[str, Any]]) -> None:
+    """Let the signature of *function* name its options with their defaults, where it takes any."""
+    kept = [one for one in inspect.signature(function).parameters.values() if one.kind is not one.VAR_KEYWORD]
+    named = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+        for name, default in parameters
+    ]
+    function.__signature__ = inspect.Signature([*kept, *named])
+
+
+_show(
+    task,
+    [("name", None), *((one.name, one.default) for one in fields(TaskOptions) if one.name in _TASK_OPTIONS)],
+)
+_show(cast("Any", Task).with_options, ((name, ...) for name in sorted(_SUBMIT_OPTIONS)))
 
 
 class _Decorator:

@@ -49,7 +49,10 @@ def exceptions(name: str, value: Any) -> tuple[type[BaseException], ...]:
 def sequence(name: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str | bytes):
         raise ValueError(f"{name} is a sequence of items, got the single {value!r}")
-    return tuple(value)
+    try:
+        return tuple(value)
+    except TypeError:
+        raise ValueError(f"{name} is a sequence of items, got {value!r}") from None
 
 
 def check_limit(limit: int | None) -> None:

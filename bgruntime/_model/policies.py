@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -46,6 +47,17 @@ def default(value: T) -> T:
 def explicit(options: dict[str, Any]) -> dict[str, Any]:
     """Those of *options* that are no defaults."""
     return {name: value for name, value in options.items() if type(value) is not Default}
+
+
+def show_defaults(function: Any) -> None:
+    """Let the signature of *function* show its defaults as they are, without what takes any other name."""
+    signature = inspect.signature(function)
+    shown = [
+        one.replace(default=one.default.value) if type(one.default) is Default else one
+        for one in signature.parameters.values()
+        if one.kind is not one.VAR_KEYWORD
+    ]
+    function.__signature__ = signature.replace(parameters=shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +128,8 @@ class TaskOptions:
         if self.redrive is not None:
             count("redrive", self.redrive, least=0)
         choice("context", self.context, get_args(ContextMode))
+        if not (isinstance(self.queue, str) and self.queue):
+            raise ValueError(f"queue is the name of one, got {self.queue!r}")
         if not callable(self.backoff):
             raise ValueError(f"backoff is a callable from attempt state to seconds, got {self.backoff!r}")
         for name in ("retry_on", "give_up_on"):

@@ -40,6 +40,39 @@ def test_a_bad_value_is_a_value_error_that_names_it_and_the_limit(
     assert limit in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("journal", 3),
+        ("journal", ""),
+        ("registry", {}),
+        ("settings", {}),
+        ("queues", Queue("mail")),
+        ("queues", "mail"),
+        ("observers", None),
+        ("observers", print),
+        ("middleware", print),
+    ],
+)
+def test_what_is_no_such_thing_is_a_value_error_that_names_it(option: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=option) as caught:
+        Runtime(**{option: value})
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["", None, 3, Queue("mail")])
+def test_the_queue_of_a_task_is_given_by_its_name(value: Any) -> None:
+    with pytest.raises(ValueError, match="queue") as caught:
+        task(queue=value)(print)
+    assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["redact", "carry"])
+def test_what_is_no_sequence_is_refused_by_name(option: str) -> None:
+    with pytest.raises(ValueError, match=option):
+        task(**{option: 3})(print)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("option", ["concurrency", "queue_size", "threads"])
 @pytest.mark.parametrize("value", ["many", 1.5])
 def test_what_is_no_whole_number_is_refused_by_name(option: str, value: Any) -> None:
@@ -241,6 +274,40 @@ def test_the_defaults_of_the_runtime_can_be_read_in_its_signature() -> None:
     assert parameters["concurrency"].default == 100
     assert str(parameters["overflow"]) == "overflow: 'Overflow' = 'wait'"
     assert str(parameters["shutdown"].default) == repr(Shutdown())
+    assert {type(one.default) for one in parameters.values()} == {int, str, type(None), tuple, Shutdown}
+    assert {one.kind for one in parameters.values()} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_options_of_a_task_can_be_read_in_its_signature_with_their_defaults() -> None:
+    first, *options = inspect.signature(task).parameters.values()
+    assert str(first.replace(annotation=first.empty)) == "fn=None"
+    assert first.kind is inspect.Parameter.POSITIONAL_ONLY
+    written = {one.name: one.default for one in options if one.name != "backoff"}
+    assert written == {
+        "name": None,
+        "queue": "default",
+        "timeout": 300.0,
+        "max_attempts": 1,
+        "retry_on": (Exception,),
+        "give_up_on": (),
+        "priority": 5,
+        "durable": False,
+        "redrive": None,
+        "expires_in": None,
+        "redact": (),
+        "context": "submitter",
+        "carry": (),
+    }
+    assert {one.kind for one in options} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_the_options_of_a_copy_can_be_read_in_its_signature() -> None:
+    @task
+    def job() -> None: ...
+
+    options = inspect.signature(job.with_options).parameters
+    assert {"delay", "run_at", "timeout", "priority", "expires_in", "id", "tags"} <= options.keys()
+    assert "name" not in options
 
 
 def test_the_settings_have_the_defaults_of_the_runtime() -> None:
