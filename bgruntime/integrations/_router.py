@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -15,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from bgruntime import BgRuntimeError, Job, PayloadError
+from bgruntime import BgRuntimeError, Job, JournalUnavailable, PayloadError
 from bgruntime.journal import Failure
 
 from . import _shown as shown
@@ -30,9 +32,11 @@ from ._pages import (
     wait_for,
 )
 from ._problems import ProblemResponse, SafeJSON, problem, problem_of
+from ._series import Families
 from ._starlette import Serving, serving_of
 
 BODY_LIMIT = 64 * 1024  # bytes
+JOURNAL_PATIENCE = 1.0  # seconds that a scrape waits for what the journal counts
 PAGE_LIMIT = 100
 FURTHEST = 10_000
 LATEST = 4_102_444_800.0  # the year 2100
@@ -238,6 +242,8 @@ def _add_probes(router: APIRouter) -> None:
 
 
 def _add_numbers(router: APIRouter) -> None:
+    families = Families()
+
     @router.get("/metrics/tasks", response_model=shown.RuntimeNumbers)
     async def metrics_tasks(serving: ServingDep) -> Response:
         """The numbers of this process, of each queue and of each task."""
@@ -250,7 +256,13 @@ def _add_numbers(router: APIRouter) -> None:
     )
     async def metrics(serving: ServingDep) -> Response:
         """The numbers of this process for Prometheus."""
-        page = exposition(serving.runtime.stats()).encode("utf-8", "replace")
+        journal = serving.runtime.journal
+        counted = None
+        if journal is not None:
+            with suppress(JournalUnavailable, TimeoutError):  # its numbers are left out meanwhile
+                async with asyncio.timeout(JOURNAL_PATIENCE):
+                    counted = await journal.stats()
+        page = exposition(families, serving.runtime.stats(), counted).encode("utf-8", "replace")
         return Response(page, media_type=CONTENT_TYPE)
 
 

@@ -19,6 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 import bgruntime
 from bgruntime import QueueFull, Runtime, task
 from bgruntime.extend import BOUNDS, JobSettled
+from bgruntime.integrations._series import Families
 from bgruntime.integrations.prometheus import RuntimeCollector, metrics_app
 
 NAMES = {
@@ -248,15 +249,15 @@ def test_a_scrape_from_another_thread_reads_on_the_loop(run):
 
 
 def test_beyond_a_thousand_label_sets_the_rest_is_other_and_no_counter_falls():
-    collector = RuntimeCollector(Runtime())
+    families = Families()
     first = {(f"task {n}", "E"): 1 for n in range(900)}
-    assert len(collector._bounded("x", first)) == 900
+    assert len(families._bounded("x", first)) == 900
     more = {("new", "E"): 1} | {(f"late {n}", "E"): 2 for n in range(200)} | first
-    shown = collector._bounded("x", more)
+    shown = families._bounded("x", more)
     assert len(shown) == 1_001
     assert shown["other", "other"] == 2 * 200 - 2 * 99
     assert sum(shown.values()) == sum(more.values())
-    again = collector._bounded("x", first | {("yet another", "E"): 5} | more)
+    again = families._bounded("x", first | {("yet another", "E"): 5} | more)
     assert all(again[labels] >= shown[labels] for labels in shown)
 
 
@@ -355,3 +356,14 @@ def test_a_scrape_in_a_thread_has_the_journal_counted_too(run, tmp_path):
 
     registry = run(main)
     assert registry.get_sample_value("bgruntime_journal_failed_jobs") == 1  # after the loop is closed, too
+
+
+def test_the_first_scrape_in_a_thread_has_the_journal_counted(run, tmp_path):
+    async def main():
+        async with Runtime(journal=tmp_path / "jobs.db") as rt:
+            await (await rt.submit(bad)).wait()
+            return (await asyncio.to_thread(openmetrics, registered(rt))).decode()
+
+    text = run(main)
+    assert "\nbgruntime_journal_failed_jobs 1.0\n" in text
+    assert "\nbgruntime_journal_write_errors_total 0.0\n" in text

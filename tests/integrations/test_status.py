@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI, Request
 from pydantic import SecretStr
 
-from bgruntime import Queue, Runtime, current_job, task
+from bgruntime import Queue, QueueFull, Runtime, current_job, task
 from bgruntime.integrations import _pages, _router
 from bgruntime.integrations.fastapi import RuntimeDep, accepted, runtime_lifespan, status_router
 from tests.door.turns import Gate, hold, turns, until
@@ -117,7 +117,7 @@ def test_the_numbers_hold_names_and_numbers_and_no_text(run):
             page = await client.get("/bgruntime/metrics")
             assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
             assert (
-                'bgruntime_jobs_ended_total{task="tests.status:fail",state="discarded"} 1\n'
+                'bgruntime_jobs_finished_total{task="tests.status:fail",outcome="failed"} 1\n'
                 in page.body.decode()
             )
             assert SECRET not in page.body.decode()
@@ -140,7 +140,38 @@ def test_the_page_for_prometheus_is_read_by_its_own_client(run):
             families = {one.name: one for one in text_string_to_metric_families(page)}
             [sample] = list(families["bgruntime_jobs_submitted"].samples)
             assert sample.labels == {"task": 'a "quoted"\nname\\'}
-            assert families["bgruntime_job_duration_seconds"].type == "summary"
+            assert families["bgruntime_job_duration_seconds"].type == "histogram"
+
+    run(main)
+
+
+def test_the_page_has_the_metrics_of_the_collector_under_the_same_names(run, tmp_path):
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from bgruntime.integrations.prometheus import RuntimeCollector
+
+    def samples(page: str) -> set[object]:
+        return {
+            (family.type, family.documentation, sample.name, frozenset(sample.labels.items()))
+            for family in text_string_to_metric_families(page)
+            for sample in family.samples
+        }
+
+    async def main():
+        rt = Runtime(journal=tmp_path / "jobs.db", concurrency=1, queue_size=1, overflow="reject")
+        async with serve(application(rt)) as client:
+            jobs = [await rt.submit(double, 1), await rt.submit(fail, SECRET)]
+            with suppress(QueueFull):
+                await rt.submit(double, 2)
+            for job in jobs:
+                await job.wait()
+            registry = CollectorRegistry()
+            registry.register(RuntimeCollector(rt))
+            theirs = (await asyncio.to_thread(generate_latest, registry)).decode()
+            ours = (await client.get("/bgruntime/metrics")).body.decode()
+            assert samples(ours) == samples(theirs)
+            assert "\nbgruntime_journal_failed_jobs 1\n" in ours
 
     run(main)
 
