@@ -122,7 +122,7 @@ class _Flow:
         raising: bool,
     ) -> None:
         self._engine = engine
-        self._make_source = source
+        self._make_source: Callable[[], Iterator[Request] | AsyncIterator[Request]] | None = source
         self._source: Iterator[Request] | AsyncIterator[Request] | None = None
         self.limit = limit
         self._ordered = ordered
@@ -296,13 +296,14 @@ class _Flow:
     # -- the input's side ------------------------------------------------------------------------
 
     def _start(self) -> None:
-        if self._source is not None:
+        make = self._make_source
+        if make is None:
             return
         engine = self._engine
         engine.check_here()
         self._nested = engine.inside() is not None
         engine.check_open(nested=self._nested)
-        self._source = self._make_source()
+        self._source, self._make_source = make(), None  # which holds the input: nobody else here does
         if isinstance(self._source, AsyncIterator):
             self._feeder = self._help(self._feed(self._source))
         else:

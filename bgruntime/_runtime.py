@@ -1112,13 +1112,12 @@ class Runtime:
         engine = self._engine
         if engine is None:
             return health_of(None)
+        if engine.loop.is_closed() and engine.phase != "closed":
+            return _not_live("the event loop was closed before the runtime was left")
         try:
             return asked_on_loop(engine, lambda: health_of(engine), _PATIENCE)
         except TimeoutError:
-            reason = f"the event loop has not turned for {_PATIENCE:g} s"
-            return Health(
-                "fail", live=False, ready=False, reasons=(reason,), checks=(Check("loop", "fail", reason),)
-            )
+            return _not_live(f"the event loop has not turned for {_PATIENCE:g} s")
 
     @property
     def journal(self) -> Any:
@@ -1249,6 +1248,11 @@ def _checked_queues(queues: Sequence[Queue]) -> tuple[Queue, ...]:
             raise ValueError(f"two queues are called {queue.name!r}")
         names.add(queue.name)
     return tuple(queues)
+
+
+def _not_live(reason: str) -> Health:
+    check = Check("loop", "fail", reason)
+    return Health("fail", live=False, ready=False, reasons=(reason,), checks=(check,))
 
 
 def _checked_registry(registry: Registry) -> Registry:

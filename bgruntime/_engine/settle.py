@@ -115,9 +115,12 @@ def _what_awaiting_raises(
         case Outcome.TIMED_OUT | Outcome.STUCK if job._state is JobState.DISCARDED:
             return timed_out(job, stuck=outcome is Outcome.STUCK)
         case Outcome.EXITED:
-            exited = JobExited(
-                f"job of {name} raised {type(error).__name__}, which ends a job and nothing else"
+            ends = (
+                "begins the stop too"
+                if isinstance(error, KeyboardInterrupt)
+                else "ends a job and nothing else"
             )
+            exited = JobExited(f"job of {name} raised {type(error).__name__}, which {ends}")
             exited.__cause__ = error
             return exited
         case Outcome.DISCARDED:

@@ -206,7 +206,7 @@ class Codec:
 
     def _fault_of(self, name: str, value: Any) -> str | None:
         try:
-            text = self._write({name: value}, warnings="error")
+            text = self._write({name: value}, warnings=False)
             taken = self._adapter.validate_json(text)
         except Exception as error:
             return f"({type(value).__qualname__}) cannot be written as JSON and read back: {reason_of(error)}"
@@ -215,7 +215,9 @@ class Codec:
         back = type(taken[name]).__qualname__
         same = back == type(value).__qualname__
         how = "changed" if same else f"as {back}"
-        return f"({type(value).__qualname__}) comes back {how}; annotate the parameter"
+        annotated = self._hints.get(name, Any) is not Any
+        advice = ", as it is annotated" if annotated else "; annotate the parameter"
+        return f"({type(value).__qualname__}) comes back {how}{advice}"
 
     def _refusal(self, message: str) -> PayloadError:
         return PayloadError(f"task {self.task!r}: {storable(capped(message, 500))}")

@@ -523,6 +523,33 @@ def test_aclose_cancels_what_is_in_flight_and_closes_the_input(run: Any, given: 
     run(main)
 
 
+def test_the_input_of_a_map_is_let_go_when_it_is_closed(run: Any) -> None:
+    closed: list[str] = []
+
+    def numbers() -> Any:
+        try:
+            yield from range(10)
+        finally:
+            closed.append("sync")
+
+    async def more_numbers() -> Any:
+        try:
+            for number in range(10):
+                yield number
+        finally:
+            closed.append("async")
+
+    async def main() -> None:
+        async with Runtime() as rt:
+            for made in (numbers, more_numbers):
+                async with rt.map(double, made(), limit=2) as fanout:
+                    async for _ in fanout:
+                        break
+            assert closed == ["sync", "async"]
+
+    run(main)
+
+
 def test_aclose_of_a_fanout_never_started_starts_nothing(run: Any) -> None:
     async def main() -> None:
         source = Source(range(3))

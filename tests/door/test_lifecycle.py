@@ -475,6 +475,22 @@ def test_health_is_a_frozen_snapshot_that_passes_while_all_is_well(run: Any) -> 
     run(main)
 
 
+def test_a_runtime_whose_loop_was_closed_under_it_is_not_live_and_says_why() -> None:
+    async def main() -> Runtime:
+        return await Runtime().__aenter__()
+
+    loop = asyncio.new_event_loop()
+    rt = loop.run_until_complete(main())
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    for left in asyncio.all_tasks(loop):
+        left.cancel()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    health = rt.health()
+    assert (health.status, health.live, health.ready) == ("fail", False, False)
+    assert "closed" in health.reasons[0]
+
+
 def test_run_gives_the_value_of_main() -> None:
     async def main() -> int:
         async with Runtime() as rt:

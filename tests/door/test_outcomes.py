@@ -314,6 +314,7 @@ def test_a_keyboard_interrupt_in_a_job_is_discarded_and_starts_the_stop(run: Any
             job = await rt.submit(work)
             error = await ended(job, JobExited, "discarded")
             assert isinstance(error.__cause__, KeyboardInterrupt)
+            assert "begins the stop" in str(error)
             await turns()
             with pytest.raises(bgruntime.RuntimeClosed):
                 await rt.submit(work)

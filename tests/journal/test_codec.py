@@ -104,6 +104,23 @@ def test_what_cannot_be_compared_with_what_comes_back_is_refused() -> None:
         codec(work).encode((Touchy(),), {})
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "why"),
+    [
+        (int, "five", r"\(str\) .*Input should be a valid integer"),
+        (int, None, r"\(NoneType\) .*Input should be a valid integer"),
+        (tuple[int, ...], [1], r"\(list\) comes back as tuple, as it is annotated"),
+        (Any, (1,), r"\(tuple\) comes back as list; annotate the parameter"),
+    ],
+)
+def test_a_refusal_says_what_does_not_fit(kind: Any, value: Any, why: str) -> None:
+    def work(thing: Any) -> None: ...
+
+    work.__annotations__["thing"] = kind
+    with pytest.raises(PayloadError, match=f"argument 'thing' {why}"):
+        codec(work).encode((value,), {})
+
+
 def test_arguments_that_do_not_fit_are_described_by_their_places_and_names_without_what_is_redacted() -> None:
     def work(password: str) -> None: ...
 
