@@ -15,10 +15,15 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
 
-from fastapi import BackgroundTasks, Depends
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import JSONResponse
-from starlette.routing import NoMatchFound
+from ._extras import missing
+
+try:
+    from fastapi import BackgroundTasks, Depends
+    from starlette.requests import HTTPConnection, Request
+    from starlette.responses import JSONResponse
+    from starlette.routing import NoMatchFound
+except ModuleNotFoundError as error:
+    raise missing("fastapi", error) from error
 
 from bgruntime import Job, Runtime
 

@@ -12,22 +12,28 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import structlog
-from opentelemetry import context as otel_context
-from opentelemetry import trace
-from opentelemetry.context import Context
-from opentelemetry.trace import (
-    Link,
-    NonRecordingSpan,
-    NoOpTracerProvider,
-    ProxyTracerProvider,
-    Span,
-    SpanContext,
-    SpanKind,
-    StatusCode,
-    Tracer,
-    TracerProvider,
-)
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from ._extras import missing
+
+try:
+    from opentelemetry import context as otel_context
+    from opentelemetry import trace
+    from opentelemetry.context import Context
+    from opentelemetry.trace import (
+        Link,
+        NonRecordingSpan,
+        NoOpTracerProvider,
+        ProxyTracerProvider,
+        Span,
+        SpanContext,
+        SpanKind,
+        StatusCode,
+        Tracer,
+        TracerProvider,
+    )
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ModuleNotFoundError as error:
+    raise missing("otel", error) from error
 
 from bgruntime import Job, __version__
 from bgruntime.extend import (

@@ -18,16 +18,21 @@ from contextlib import suppress
 from importlib.resources import files
 from typing import Any
 
-import prometheus_client
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    InfoMetricFamily,
-)
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
+from ._extras import missing
+
+try:
+    import prometheus_client
+    from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        InfoMetricFamily,
+    )
+    from prometheus_client.metrics_core import Metric
+    from prometheus_client.registry import Collector
+except ModuleNotFoundError as error:
+    raise missing("prometheus", error) from error
 
 from bgruntime import Runtime, RuntimeClosed, RuntimeStats, __version__
 from bgruntime.extend import Spread, loop_of

@@ -14,10 +14,15 @@ from types import TracebackType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-import sentry_sdk
-from sentry_sdk.integrations.logging import ignore_logger
-from sentry_sdk.scope import ScopeType, use_isolation_scope
-from sentry_sdk.utils import event_from_exception
+from ._extras import missing
+
+try:
+    import sentry_sdk
+    from sentry_sdk.integrations.logging import ignore_logger
+    from sentry_sdk.scope import ScopeType, use_isolation_scope
+    from sentry_sdk.utils import event_from_exception
+except ModuleNotFoundError as error:
+    raise missing("sentry", error) from error
 
 from bgruntime import Cancel, Discard, Job, JobContext, Retry, Snooze
 from bgruntime.extend import (

@@ -10,10 +10,15 @@ async def register(request):
 
 from __future__ import annotations
 
-from ._background import BackgroundJobs
-from ._problems import exception_handlers, problem, problem_of
-from ._starlette import Lifespan, Serving, runtime_lifespan, runtime_of, serving_of
-from ._uploads import BodyLimit, Uploads, safe_name
+from ._extras import missing
+
+try:
+    from ._background import BackgroundJobs
+    from ._problems import exception_handlers, problem, problem_of
+    from ._starlette import Lifespan, Serving, runtime_lifespan, runtime_of, serving_of
+    from ._uploads import BodyLimit, Uploads, safe_name
+except ModuleNotFoundError as error:
+    raise missing("starlette", error) from error
 
 __all__ = [
     "BackgroundJobs",

@@ -65,3 +65,26 @@ def test_importing_the_library_costs_at_most_120_ms_over_bare_asyncio():
     while len(costs) < TRIES and (not costs or min(costs) > BUDGET):
         costs.append(float(fresh(code)))
     assert min(costs) <= BUDGET, f"{[round(cost, 3) for cost in costs]} s"
+
+
+@pytest.mark.parametrize(
+    ("edge", "framework"),
+    [
+        ("fastapi", "fastapi"),
+        ("otel", "opentelemetry"),
+        ("prometheus", "prometheus_client"),
+        ("sentry", "sentry_sdk"),
+        ("starlette", "starlette"),
+    ],
+)
+def test_an_edge_without_its_framework_says_what_to_install(edge, framework):
+    code = f"""
+        import sys
+        sys.modules["{framework}"] = None
+        try:
+            import bgruntime.integrations.{edge}
+        except ModuleNotFoundError as error:
+            print(error)
+    """
+    said = fresh("\n".join(line[8:] for line in code.splitlines()))
+    assert said == f"bgruntime.integrations.{edge} needs {framework}: pip install 'bgruntime[{edge}]'\n"
