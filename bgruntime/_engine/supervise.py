@@ -930,8 +930,10 @@ class _Told:
     def _call(self, job: Job[Any]) -> None:
         try:
             self._callback(job)
-        except Exception as error:
+        except BaseException as error:  # a SystemExit would end the loop here
             self._engine.complain(f"a done callback of {job._entry.name} failed", error)
+            if isinstance(error, KeyboardInterrupt):
+                self._engine.on_interrupt(error)
 
 
 def add_waiter(job: Job[Any], waiter: Any) -> None:

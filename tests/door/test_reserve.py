@@ -188,12 +188,16 @@ def test_a_done_callback_is_called_once_with_the_job_however_it_ended(run):
     run(main)
 
 
-def test_a_done_callback_that_fails_disturbs_nobody(run, capsys):
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, GeneratorExit, asyncio.CancelledError])
+def test_a_done_callback_that_fails_disturbs_nobody(run, capsys, kind):
+    def fails(job):
+        raise kind
+
     async def main():
         told = []
         async with Runtime() as rt:
             job = await rt.submit(double, 1)
-            job.add_done_callback(lambda job: 1 / 0)
+            job.add_done_callback(fails)
             job.add_done_callback(told.append)
             assert await job == 2
             await until(lambda: told)
@@ -201,6 +205,22 @@ def test_a_done_callback_that_fails_disturbs_nobody(run, capsys):
 
     run(main)
     assert "done callback" in "".join(capsys.readouterr())
+
+
+def test_a_ctrl_c_in_a_done_callback_starts_the_stop_as_in_a_job(run):
+    def interrupts(job):
+        raise KeyboardInterrupt
+
+    async def main():
+        async with Runtime() as rt:
+            job = await rt.submit(double, 1)
+            job.add_done_callback(interrupts)
+            assert await job == 2
+            await turns()
+            with pytest.raises(RuntimeClosed):
+                await rt.submit(double, 1)
+
+    run(main)
 
 
 def test_the_times_of_a_job_are_known_while_it_waits_runs_and_is_over(run):
