@@ -439,7 +439,9 @@ class _Flow:
                 lost = RuntimeError("the input of the fan-out was cancelled")
                 lost.__cause__ = error
                 self._fail(lost)
-        except Exception as error:
+        except BaseException as error:  # a SystemExit would end the loop here instead of being raised there
+            if not self._engine.loop.is_running():
+                raise  # what is left of this task is being collected
             self._fail(error)
         finally:
             self._exhausted = True

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 import threading
+import types
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -477,6 +478,54 @@ def test_a_failing_input_is_raised_after_the_jobs_were_cancelled(run: Any, given
             assert sorted(gate.cancelled) == sorted(gate.started)
 
     run(main)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_input_that_leaves_is_a_failure_of_the_map_like_any_other(
+    run: Any, kind: type[BaseException]
+) -> None:
+    def numbers() -> Any:
+        yield 1
+        raise kind
+
+    async def more_numbers() -> Any:
+        yield 1
+        raise kind
+
+    async def main() -> None:
+        async with Runtime() as rt:
+            for made in (numbers, more_numbers):
+                with pytest.raises(kind):
+                    await rt.map(double, made(), limit=1)
+                with pytest.raises(kind):
+                    async for _ in rt.map(double, made(), limit=1):
+                        pass
+            assert await rt.map(double, [2]) == [4]
+
+    run(main)
+
+
+def test_what_reads_the_input_is_collected_without_a_word_when_the_loop_is_gone() -> None:
+    @types.coroutine
+    def suspend() -> Any:
+        yield
+
+    class Silent:
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> Any:
+            await suspend()
+
+    with asyncio.Runner() as runner:
+        rt = Runtime()
+        runner.run(rt.__aenter__())
+        flow = rt.map(double, [])._flow
+        reading = flow._feed(Silent())  # type: ignore[arg-type]
+        reading.send(None)
+        reading.close()
+        assert flow._failure is None
+        runner.run(rt.__aexit__(None, None, None))
 
 
 def test_leaving_async_with_cancels_what_is_in_flight_and_waits_for_it(run: Any) -> None:
