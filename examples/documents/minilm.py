@@ -69,7 +69,7 @@ class MiniLM:
         )
         scores = queries @ keys.swapaxes(-1, -2) / numpy.float32((LENGTH // HEADS) ** 0.5) + hidden_from
         weights = numpy.exp(scores - scores.max(-1, keepdims=True))
-        seen = (weights / weights.sum(-1, keepdims=True)) @ values
+        seen: Any = (weights / weights.sum(-1, keepdims=True)) @ values  # some versions of numpy say float64
         seen = seen.swapaxes(1, 2).reshape(x.shape)
         x = self._normal(
             f"{name}.attention.output.LayerNorm", x + self._linear(f"{name}.attention.output.dense", seen)
