@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 
 class Measured(Protocol):
@@ -20,8 +20,40 @@ class Measured(Protocol):
     def at_most(self, bounds: Iterable[float], /) -> tuple[int, ...]: ...
 
 
+class Later:
+    """Something frozen whose fields may be worked out when the first of them is read.
+
+    A snapshot of a thousand tasks has four spreads for each, and few who take one read them all.
+    """
+
+    __slots__ = ("_make",)
+
+    @classmethod
+    def later(cls, make: Callable[[], Self]) -> Self:
+        """What *make* gives, which is called when a field is first read, in whichever thread that is.
+
+        It must give the same whenever that is, and may be called more than once.
+        """
+        made = object.__new__(cls)
+        object.__setattr__(made, "_make", make)
+        return made
+
+    if not TYPE_CHECKING:  # what is not there is no field, to a type checker
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in type(self).__slots__:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            make = object.__getattribute__(self, "_make")
+            if make is not None:  # else another thread came first
+                made = make()
+                for field_name in type(self).__slots__:
+                    object.__setattr__(self, field_name, getattr(made, field_name))
+                object.__setattr__(self, "_make", None)
+            return object.__getattribute__(self, name)
+
+
 @dataclass(frozen=True, slots=True)
-class Spread:
+class Spread(Later):
     """How `count` durations are spread, in seconds; all 0 when there are none.
 
     Percentiles are within 1 % of the true ones, the rest is exact. `up_to` says how many took at
@@ -123,7 +155,7 @@ def success_rate(completed: int, failed: int) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class TaskStats:
+class TaskStats(Later):
     """What was counted of one task since the runtime was entered.
 
     `run_time` is of attempts, `queue_wait` what they waited for their slot; `failures` are by type of

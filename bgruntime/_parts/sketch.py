@@ -57,24 +57,36 @@ class Sketch:
         """Count one *value*."""
         self.extend((value,))
 
-    def extend(self, values: Iterable[float]) -> None:
-        """Count many values; cheaper for each, the more there are."""
+    def extend(self, values: Iterable[float], *others: Sketch) -> None:
+        """Count many values, the more, the cheaper for each; in *others* too, which costs little more."""
         ordered = sorted(values)
         if not ordered:
             return
-        self.size += len(ordered)
-        self.total += sum(ordered)
-        self.least = min(self.least, ordered[0])
-        self.greatest = max(self.greatest, ordered[-1])
-        counts = self.counts
+        sketches = (self, *others)
+        total, least, greatest = sum(ordered), ordered[0], ordered[-1]
+        for sketch in sketches:
+            sketch.size += len(ordered)
+            sketch.total += total
+            sketch.least = min(sketch.least, least)
+            sketch.greatest = max(sketch.greatest, greatest)
+        all_counts = [sketch.counts for sketch in sketches]
         last = len(EDGES) - 1
         at, end = 0, len(ordered)
         while at < end:
             # One step for each bucket that is hit: half the cost of looking each value up.
             bucket = bisect_left(EDGES, ordered[at])
             above = end if bucket > last else bisect_right(ordered, EDGES[bucket], at)
-            counts[bucket] = counts.get(bucket, 0) + above - at
+            for counts in all_counts:
+                counts[bucket] = counts.get(bucket, 0) + above - at
             at = above
+
+    def copy(self) -> Sketch:
+        """The sketch as it is now: a tenth of the cost of merging it into an empty one."""
+        twin = object.__new__(type(self))
+        twin.counts = self.counts.copy()
+        twin.size, twin.total = self.size, self.total
+        twin.least, twin.greatest = self.least, self.greatest
+        return twin
 
     def merge(self, other: Sketch) -> None:
         """Count all that *other* has counted."""
@@ -96,7 +108,7 @@ class Sketch:
         if not self.size:
             return (0.0,) * len(shares)
         buckets = sorted(self.counts)
-        up_to = list(accumulate(self.counts[bucket] for bucket in buckets))
+        up_to = list(accumulate(map(self.counts.__getitem__, buckets)))
         return tuple(self._within(buckets[bisect_left(up_to, self._rank(share))]) for share in shares)
 
     def quantile(self, share: float) -> float:
@@ -106,7 +118,7 @@ class Sketch:
     def at_most(self, bounds: Iterable[float] = BOUNDS) -> tuple[int, ...]:
         """How many values are at most as great as each of *bounds*; exact for those of `BOUNDS`."""
         buckets = sorted(self.counts)
-        up_to = [0, *accumulate(self.counts[bucket] for bucket in buckets)]
+        up_to = [0, *accumulate(map(self.counts.__getitem__, buckets))]
         return tuple(up_to[bisect_right(buckets, bisect_left(EDGES, bound))] for bound in bounds)
 
     def _rank(self, share: float) -> int:

@@ -15,9 +15,9 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 Labelled = list[tuple[str, str]]
 
 
-def exposition(families: Families, stats: RuntimeStats, journal: JournalStats | None) -> str:
-    """The page that a scrape reads."""
-    return "".join(f"{line}\n" for line in _lines(families.of(stats, journal)))
+def exposition(families: Families, stats: RuntimeStats, journal: JournalStats | None) -> Iterator[str]:
+    """The page that a scrape reads, line by line."""
+    return (f"{line}\n" for line in _lines(families.of(stats, journal)))
 
 
 def _lines(families: Iterable[Family]) -> Iterator[str]:

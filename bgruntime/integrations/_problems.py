@@ -38,8 +38,17 @@ class SafeJSON(JSONResponse):
 
     def render(self, content: Any) -> bytes:
         """The bytes of *content*."""
-        text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        return text.encode("utf-8", "backslashreplace")
+        return bytes_of(json_of(content))
+
+
+def json_of(content: Any) -> str:
+    """*content* as JSON, as short as it goes."""
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def bytes_of(text: str) -> bytes:
+    """The bytes of JSON."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 class ProblemResponse(SafeJSON):

@@ -31,8 +31,9 @@ from ._pages import (
     page_of,
     wait_for,
 )
-from ._problems import ProblemResponse, SafeJSON, problem, problem_of
+from ._problems import ProblemResponse, SafeJSON, bytes_of, problem, problem_of
 from ._series import Families
+from ._slices import in_slices
 from ._starlette import Serving, serving_of
 
 BODY_LIMIT = 64 * 1024  # bytes
@@ -247,7 +248,8 @@ def _add_numbers(router: APIRouter) -> None:
     @router.get("/metrics/tasks", response_model=shown.RuntimeNumbers)
     async def metrics_tasks(serving: ServingDep) -> Response:
         """The numbers of this process, of each queue and of each task."""
-        return SafeJSON(shown.numbers_of(serving.runtime.stats()))
+        numbers = await in_slices(shown.numbers_of(serving.runtime.stats()))
+        return Response(bytes_of("".join(numbers)), media_type=SafeJSON.media_type)
 
     @router.get(
         "/metrics",
@@ -262,8 +264,11 @@ def _add_numbers(router: APIRouter) -> None:
             with suppress(JournalUnavailable, TimeoutError):  # its numbers are left out meanwhile
                 async with asyncio.timeout(JOURNAL_PATIENCE):
                     counted = await journal.stats()
-        page = exposition(families, serving.runtime.stats(), counted).encode("utf-8", "replace")
-        return Response(page, media_type=CONTENT_TYPE)
+        stats = serving.runtime.stats()
+        # What is worked out when it is read is read here first: a page has it in few and large pieces.
+        await in_slices((task.run_time.up_to, task.queue_wait.up_to) for task in stats.tasks.values())
+        page = "".join(await in_slices(exposition(families, stats, counted)))
+        return Response(page.encode("utf-8", "replace"), media_type=CONTENT_TYPE)
 
 
 def _add_job(router: APIRouter) -> None:

@@ -6,8 +6,8 @@ import inspect
 import math
 import re
 import reprlib
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 from bgruntime import Health, Job, RuntimeStats
 from bgruntime.extend import MASK, arguments_of, definition_of, secrets_of, times_of
 from bgruntime.journal import Failure
+
+from ._problems import json_of
 
 Pass = Literal["pass", "warn", "fail"]
 State = Literal[
@@ -157,11 +159,17 @@ def health_details(health: Health, *, ready: bool) -> dict[str, Any]:
     return {"status": health.status, "ready": ready, "reasons": list(health.reasons), "checks": checks}
 
 
-def numbers_of(stats: RuntimeStats) -> dict[str, Any]:
-    """The numbers among *stats*, and the names they belong to; no texts."""
-    shown: dict[str, Any] = _numbers(stats)
+def numbers_of(stats: RuntimeStats) -> Iterator[str]:
+    """The numbers among *stats*, and the names they belong to; no texts. JSON, in a piece for each task."""
+    shown: dict[str, Any] = _numbers(replace(stats, tasks={}))
     shown["faults"] = sum(stats.faults.values())
-    return shown
+    del shown["tasks"]
+    yield json_of(shown)[:-1] + ',"tasks":{'
+    comma = ""
+    for name, task in stats.tasks.items():
+        yield f"{comma}{json_of(name)}:{json_of(_numbers(task))}"
+        comma = ","
+    yield "}}"
 
 
 def _numbers(value: Any) -> Any:

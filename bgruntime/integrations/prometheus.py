@@ -131,7 +131,34 @@ def metrics_app(runtime: Runtime, registry: CollectorRegistry | None = None) -> 
         PlatformCollector(registry=registry)
     registry.register(RuntimeCollector(runtime))
     tools: Any = prometheus_client  # whose ASGI app is typed in part only
-    return tools.make_asgi_app(registry=registry)
+    return _off_the_loop(tools.make_asgi_app(registry=registry))
+
+
+def _off_the_loop(app: Any) -> Any:
+    """*app*, which writes its page without awaiting anything, in a thread: a thousand tasks take 0.5 s."""
+
+    async def answering(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        request = await receive()
+        answer: list[Any] = []
+
+        async def asked() -> Any:
+            return request
+
+        async def note(message: Any) -> None:
+            answer.append(message)
+
+        def write() -> None:
+            with suppress(StopIteration):
+                app(scope, asked, note).send(None)
+
+        await asyncio.to_thread(write)
+        for message in answer:
+            await send(message)
+
+    return answering
 
 
 def grafana_dashboard() -> str:

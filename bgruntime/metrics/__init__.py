@@ -9,6 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from operator import sub
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from bgruntime import RuntimeStats
 from bgruntime.extend import (
     Batch,
     Event,
+    Failures,
     JobRejected,
     JobSettled,
     JobState,
@@ -33,7 +35,7 @@ from ._failures import Reasons, together
 from ._process import Process
 from ._records import AT, ENTRY, LAST, OTHER, OUTCOME, RAN, SERIES, STATE, WAITED
 from ._trends import Trends
-from ._window import MINUTE, End, Ends, Slice, Window, merged, minute_of, recent_of, spread_of
+from ._window import MINUTE, End, Ends, Seen, Window, finished, minute_of
 
 _COMPLETED: End = (JobState.COMPLETED, Outcome.SUCCEEDED, None)
 _FAILED = frozenset({JobState.DISCARDED, JobState.QUARANTINED})
@@ -74,6 +76,7 @@ class Metrics:
         self._ports = ports.current()
         self._told_apart: set[str] = set()
         self._windows: dict[str, Window] = {}
+        self._whole = Window()
         self._reasons: dict[str, Reasons] = {}
         self._rejections: Counter[str] = Counter()
         self._process = Process()
@@ -103,7 +106,7 @@ class Metrics:
         if len(pieces) > 1:
             pieces.sort(key=_minute_of)  # a window does not go back
         for name, at, ends, run_times, waits in pieces:
-            self._windows.setdefault(self._named(name), Window()).add(at, ends, run_times, waits)
+            self._windows.setdefault(self._named(name), Window()).add(at, ends, run_times, waits, self._whole)
 
     def _named(self, name: str) -> str:
         """What a task is counted as, always the same: whoever comes first is told apart, in every number."""
@@ -118,36 +121,26 @@ class Metrics:
         if not self.on:
             return stats
         now = self._ports.monotonic()
-        totals = {name: window.total() for name, window in self._windows.items()}
-        recents = {name: window.recent(now) for name, window in self._windows.items()}
-        whole = merged(totals.values())
+        whole = self._whole.seen(now)
         return replace(
             stats,
-            tasks=self._tasks(stats, totals, recents),
-            run_time=spread_of(whole.run_time),
-            queue_wait=spread_of(whole.queue_wait),
-            recent=recent_of(merged(recents.values())),
+            tasks=self._tasks(stats, now),
+            run_time=whole.run_time(),
+            queue_wait=whole.queue_wait(),
+            recent=whole.recent(),
             failures=together(self._reasons.values()),
             rejections=dict(self._rejections),
             process=self._process.read(),
         )
 
-    def _tasks(
-        self, stats: RuntimeStats, totals: dict[str, Slice], recents: dict[str, Slice]
-    ) -> dict[str, TaskStats]:
-        nothing = Slice()
+    def _tasks(self, stats: RuntimeStats, now: float) -> dict[str, TaskStats]:
+        nothing = Window()
         tasks: dict[str, TaskStats] = {}
         for name, task in self._bounded(stats.tasks).items():
-            total, recent = totals.get(name, nothing), recents.get(name, nothing)
+            seen = self._windows.get(name, nothing).seen(now)
             reasons = self._reasons.get(name)
-            tasks[name] = replace(
-                task,
-                run_time=spread_of(total.run_time),
-                queue_wait=spread_of(total.queue_wait),
-                recent=recent_of(recent),
-                failures={} if reasons is None else reasons.counted(),
-                finished=total.finished(),
-            )
+            failures = {} if reasons is None else reasons.counted()
+            tasks[name] = TaskStats.later(partial(_task_stats, task, seen, failures))
         return tasks
 
     def _bounded(self, tasks: Mapping[str, TaskStats]) -> dict[str, TaskStats]:
@@ -156,6 +149,18 @@ class Metrics:
         for name, task in tasks.items():
             by_name.setdefault(self._named(name), []).append(task)
         return {name: _summed(several) for name, several in by_name.items()}
+
+
+def _task_stats(task: TaskStats, seen: Seen, failures: Mapping[str, Failures]) -> TaskStats:
+    """*task* with what was measured of it."""
+    return replace(
+        task,
+        run_time=seen.run_time(),
+        queue_wait=seen.queue_wait(),
+        recent=seen.recent(),
+        failures=failures,
+        finished=finished(seen.ends()),
+    )
 
 
 def _of_successes(some: Successes) -> Iterator[_Piece]:
@@ -167,7 +172,7 @@ def _of_successes(some: Successes) -> Iterator[_Piece]:
             end = bisect_left(some.ended, (minute_of(some.ended[at]) + 1) * MINUTE, at)
         since, started, ended = some.since[at:end], some.started[at:end], some.ended[at:end]
         run_times, waits = [*map(sub, ended, started)], [*map(sub, started, since)]
-        yield _Piece(some.entry.name, ended[-1], Counter({_COMPLETED: end - at}), run_times, waits)
+        yield _Piece(some.entry.name, ended[-1], {_COMPLETED: end - at}, run_times, waits)
         at = end
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("prometheus_client")
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 import bgruntime
 from bgruntime import QueueFull, Runtime, task
@@ -296,22 +297,23 @@ def test_a_scrape_of_more_than_a_thousand_tasks_sums_up_to_the_totals(run):
     assert total("bgruntime_job_duration_seconds_count", task="other") >= 100
 
 
+async def ask(app, accept: str) -> tuple[int, dict[str, str], str]:
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"accept", accept.encode())]
+    scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers}
+    await app(scope, receive, send)
+    head = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+    return sent[0]["status"], head, sent[1]["body"].decode()
+
+
 def test_the_asgi_app_answers_with_the_metrics_of_the_runtime_and_the_process(run):
-    async def ask(app, accept: str) -> tuple[int, dict[str, str], str]:
-        sent = []
-
-        async def receive():
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message):
-            sent.append(message)
-
-        headers = [(b"accept", accept.encode())]
-        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": headers}
-        await app(scope, receive, send)
-        head = {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
-        return sent[0]["status"], head, sent[1]["body"].decode()
-
     async def main():
         async with Runtime() as rt:
             app = metrics_app(rt)
@@ -324,6 +326,27 @@ def test_the_asgi_app_answers_with_the_metrics_of_the_runtime_and_the_process(ru
     assert "bgruntime_jobs_submitted_total" in body
     assert "python_info" in body
     list(text_string_to_metric_families(body))
+
+
+def test_the_page_is_written_in_a_thread_of_its_own(run):
+    writers: list[threading.Thread] = []
+
+    class Noting(Collector):
+        def collect(self):
+            writers.append(threading.current_thread())
+            return ()
+
+    async def main():
+        async with Runtime() as rt:
+            registry = CollectorRegistry()
+            app = metrics_app(rt, registry)
+            registry.register(Noting())
+            writers.clear()
+            return await ask(app, "text/plain")
+
+    status, _, body = run(main)
+    assert (status, "bgruntime_info" in body) == (200, True)
+    assert [writer is threading.main_thread() for writer in writers] == [False]
 
 
 def test_from_a_thread_the_health_says_when_the_loop_is_held(run, monkeypatch):

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import sys
+import weakref
+from copy import deepcopy
+from dataclasses import asdict, replace
 from types import FunctionType
 
 import pytest
 
 from bgruntime import QueueFull, Runtime, task
-from bgruntime.extend import JobState, Outcome, Record, TaskStats
+from bgruntime.extend import BOUNDS, JobState, Outcome, Record, Sketch, Spread, TaskStats
 from bgruntime.metrics import Metrics
 
 
@@ -62,6 +66,56 @@ def test_percentiles_are_those_of_known_durations(run, clock):
     assert spread.max == pytest.approx(100)
     assert stats.run_time == spread
     assert stats.tasks[last.name].queue_wait.max == 0
+
+
+def test_a_snapshot_keeps_the_numbers_of_its_time(run, clock):
+    """Its percentiles are worked out when they are read, which may be long after."""
+
+    async def main():
+        async with Runtime() as rt:
+            await (await rt.submit(fine))
+            first = rt.stats()
+            await clock.advance(61)
+            await (await rt.submit(fine))
+            second = rt.stats()
+            await clock.advance(400)
+            await (await rt.submit(fine))
+            await clock.advance(61)
+            return first, second, rt.stats()
+
+    snapshots = run(main)
+    counts = [
+        (one.run_time.count, one.recent.run_time.count)
+        for stats in snapshots
+        for one in (stats, stats.tasks[fine.name])
+    ]
+    assert counts == [(1, 1)] * 2 + [(2, 2)] * 2 + [(3, 1)] * 2
+
+
+@pytest.mark.parametrize("told", [asdict, lambda stats: replace(stats), pickle.dumps, deepcopy, repr, hash])
+def test_numbers_that_are_worked_out_late_are_like_any_other(told):
+    spread = Spread.of(Sketch([1.0, 2.0]), BOUNDS)
+    late = Spread.later(lambda: Spread.of(Sketch([1.0, 2.0]), BOUNDS))
+    if told is hash:
+        with pytest.raises(TypeError):  # of the mapping in it
+            hash(late)
+    else:
+        assert told(late) == told(spread)
+    assert late == spread
+    assert not hasattr(late, "p42")
+
+
+def test_numbers_are_worked_out_once_and_what_they_came_from_is_let_go():
+    def make() -> Spread:
+        return Spread(count=3)
+
+    source = weakref.ref(make)
+    late = Spread.later(make)
+    del make
+    assert source() is not None
+    assert (late.count, late.max) == (3, 0.0)
+    assert source() is None
+    assert late.count == 3
 
 
 def test_the_queue_wait_is_the_time_until_the_slot(run, clock):
@@ -270,7 +324,7 @@ def test_beyond_a_thousand_tasks_the_rest_is_one():
     metrics = Metrics()
     metrics.on_batch([ended(Named(f"task {number}")) for number in range(1_500)])
     assert len(metrics._windows) == 1_001
-    assert metrics._windows["other"].total().run_time.size == 500
+    assert metrics._windows["other"].seen(0).run_time().count == 500
 
 
 async def held(gate: asyncio.Event, error: type[Exception] | None) -> None:
@@ -324,7 +378,7 @@ def test_a_task_that_is_called_other_is_counted_with_the_rest():
     metrics.on_batch([ended(Named(name)) for name in names])
     counted = TaskStats(1, 0, 1, 0, 0, 0, 0, {"succeeded": 1})
     shown = metrics._bounded(dict.fromkeys(names, counted))
-    assert shown["other"].submitted == metrics._windows["other"].total().run_time.size == 102
+    assert shown["other"].submitted == metrics._windows["other"].seen(0).run_time().count == 102
     assert sum(one.submitted for one in shown.values()) == len(names)
 
 
