@@ -35,7 +35,7 @@ from ._keys import SLOTS, Keys, key_of, milliseconds
 from ._leader import Leader, Service
 from ._ledger import Entry, Ledger, settle
 from ._line import finish
-from ._owners import Owner
+from ._owners import Owner, is_first
 from ._recorder import ERRORS, Recorder, options_of
 from ._redrive import HOLD, Redriver, freed, succeeded
 from ._shelf import Shelf, When, filter_of
@@ -97,7 +97,7 @@ class Journal(Shelf):
         access.on_change = self._changed
         access.on_open = self._opened
         super().__init__(access, writer, ledger, Upkeep(access, writer, self._retention))
-        self.leader = Leader(f"{self.path}.leader", self._complain)
+        self.leader = Leader(f"{self.path}.leader", self._is_first, self._complain)
         self._ports = ports.current()
         self._keys = Keys(int.from_bytes(self._ports.token(2), "big") % SLOTS)
         self._feed: Feed | None = None
@@ -175,6 +175,13 @@ class Journal(Shelf):
                 await part.close()
         await self._writer.close()
         self._open = False
+
+    async def _is_first(self) -> bool:
+        """Does this process lead where locks do not work?"""
+        try:
+            return await self._access.read(is_first, self._ledger.owner, Path(f"{self.path}.owners"))
+        except JournalUnavailable:
+            return False
 
     def _opened(self, owner: Owner) -> None:
         self._ledger.owner = owner.id

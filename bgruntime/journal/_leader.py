@@ -1,4 +1,7 @@
-"""What only one process of a journal may do is done by whoever holds its leader lock."""
+"""What only one process of a journal may do is done by whoever holds its leader lock.
+
+Where there are no such locks it is done by whoever has been in the journal for longest and lives.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 
 from bgruntime.extend import ports
 
-from ._flocks import Flock
+from ._flocks import UNSUPPORTED, Flock
 from ._ledger import settle
 
 LOOK = 1.0  # seconds between two looks at a lock that somebody else holds
@@ -20,21 +23,26 @@ class Leader:
     """Runs services in one process at a time: when the one that runs them dies, another one does.
 
     A service is a coroutine function that is called again, `every` so many seconds, for as long as
-    this process leads; what it raises is given to `complain` and ends that call only.
+    this process leads; what it raises is given to `complain` and ends that call only. `first` is asked
+    where the file system has no locks.
     """
 
-    def __init__(self, path: str, complain: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self, path: str, first: Callable[[], Awaitable[bool]], complain: Callable[[str, Exception], None]
+    ) -> None:
         self._path = path
+        self._first = first
         self._complain = complain
         self._services: dict[str, tuple[Service, float]] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         self._lock: Flock | None = None
+        self._leads = False
         self._task: asyncio.Task[None] | None = None
 
     @property
     def leads(self) -> bool:
         """Is it this process?"""
-        return self._lock is not None
+        return self._leads
 
     def add(self, name: str, service: Service, every: float) -> None:
         """Have `service` called every `every` seconds where the leader is; before or after `start`."""
@@ -62,20 +70,25 @@ class Leader:
         while True:
             if self._lock is not None and not self._lock.in_place():
                 await self._step_down()
-            if self._lock is None and self._won():
+            leads = self._lock is not None or await self._wins()
+            if self._leads and not leads:
+                await self._step_down()
+            elif leads and not self._leads:
+                self._leads = True
                 for name in self._services:
                     self._run(name)
             await pause(self._loop, LOOK * (1 + self._ports.random.random() / 4))
 
-    def _won(self) -> bool:
+    async def _wins(self) -> bool:
         try:
             lock = Flock(self._path)
         except OSError:
             return False
         try:
             won = lock.try_lock()
-        except OSError:  # there are no such locks here: nobody leads
-            won = False
+        except OSError as error:
+            lock.close()
+            return error.errno in UNSUPPORTED and await self._first()
         if won:
             self._lock = lock
         else:
@@ -90,6 +103,7 @@ class Leader:
         self._resign()
 
     def _resign(self) -> None:
+        self._leads = False
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.close()

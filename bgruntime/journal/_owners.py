@@ -66,6 +66,16 @@ def _works(flock: Flock) -> bool:
         raise
 
 
+def _is_free(lock: Path) -> bool | None:
+    """Does nobody hold the lock? None where locks do not work."""
+    try:
+        return is_free(str(lock))
+    except OSError as error:
+        if error.errno in UNSUPPORTED:
+            return None
+        raise
+
+
 def register(connection: sqlite3.Connection, owner: Owner) -> None:
     """Enters `owner` into the file, with a slot that nobody else has; the same one again if it is there."""
     taken = {slot for (slot,) in connection.execute(SLOTS_TAKEN)}
@@ -119,7 +129,11 @@ class Other:
     def is_dead(self, directory: Path) -> bool:
         """Is its lock free, or its lease over? A process that is merely stopped is alive."""
         if self.beat_ms is None:
-            return is_free(str(directory / self.lock))
+            free = _is_free(directory / self.lock)
+            if free is not None:
+                return free
+            # It had a lock in another place that this file was in: a start of the machine ended it.
+            return self.boot != boot_id() and self.host == socket.gethostname()
         if self.boot != boot_id():  # of another machine's clock nothing is known
             return self.host == socket.gethostname()
         return boot_ms() - self.beat_ms > LEASE_MS
@@ -134,6 +148,17 @@ def again(connection: sqlite3.Connection, other: Other) -> Other | None:
     """The same process as it is in the file by now; None when it is there no more."""
     row = connection.execute(AGAIN, (other.id,)).fetchone()
     return None if row is None else Other(*row)
+
+
+def is_first(connection: sqlite3.Connection, owner_id: int, directory: Path) -> bool:
+    """Has this process been here for longest, of all that live? Not where one of them has a lock.
+
+    Whose own lease is over is not the first: the others have one already.
+    """
+    alive = [one for one in others(connection, 0) if not one.is_dead(directory)]
+    return all(one.beat_ms is not None for one in alive) and owner_id == min(
+        (one.id for one in alive), default=0
+    )
 
 
 def name_tasks(connection: sqlite3.Connection, owner_id: int, names: Collection[str]) -> None:

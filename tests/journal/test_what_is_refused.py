@@ -94,6 +94,10 @@ def test_the_holder_of_a_lock_that_is_gone_is_not_known(tmp_path: Path) -> None:
 # -- who leads --------------------------------------------------------------------------------------
 
 
+async def nobody() -> bool:
+    raise AssertionError("there are locks here")
+
+
 def test_a_leader_whose_lock_was_taken_out_of_its_place_lets_go_and_leads_again(
     run: Any, clock: Any, tmp_path: Path
 ) -> None:
@@ -107,7 +111,7 @@ def test_a_leader_whose_lock_was_taken_out_of_its_place_lets_go_and_leads_again(
 
             return service
 
-        leader = Leader(str(path), lambda name, error: None)
+        leader = Leader(str(path), nobody, lambda name, error: None)
         leader.add("early", serves("early"), 100)
         leader.start()
         await until(lambda: served == ["early"])
@@ -153,7 +157,7 @@ def test_where_there_can_be_no_lock_file_nobody_leads_and_it_is_tried_again(
 ) -> None:
     async def main() -> None:
         folder = tmp_path / "not yet"
-        leader = Leader(str(folder / "leader"), lambda name, error: None)
+        leader = Leader(str(folder / "leader"), nobody, lambda name, error: None)
         leader.start()
         await clock.advance(2)
         assert not leader.leads
