@@ -601,15 +601,18 @@ class Supervisor:
         if job._state.is_final:  # its end was declared at its timeout, and may still be being written
             assert isinstance(job._value, JobTimedOut)
             job._value.stuck = True
-        elif not stop.told and stop.outcome is not Outcome.TIMED_OUT:
-            state = JobState.AVAILABLE if self.interrupts and self.will_requeue(job) else JobState.CANCELLED
-            self.record(job, state, Outcome.STUCK, self.clock(), stop.reason)
-            settle(self, job, state, stop.fate or stop.reason, Outcome.STUCK)
         else:
-            # Its attempt was recorded when its end was told; this is the end of the job.
+            if stop.fate is not None:
+                state, reason = JobState.CANCELLED, stop.fate
+            elif stop.told or stop.outcome is Outcome.TIMED_OUT:
+                state, reason = JobState.DISCARDED, str(Outcome.STUCK)
+            else:
+                requeued = self.interrupts and self.will_requeue(job)
+                state, reason = JobState.AVAILABLE if requeued else JobState.CANCELLED, stop.reason
+            # If its attempt was recorded when its end was told, this is the end of the job alone.
             outcome, last = (None, (None, Outcome.STUCK)) if stop.told else (Outcome.STUCK, ())
-            self.record(job, JobState.DISCARDED, outcome, self.clock(), str(Outcome.STUCK), *last)
-            settle(self, job, JobState.DISCARDED, str(Outcome.STUCK), Outcome.STUCK)
+            self.record(job, state, outcome, self.clock(), reason, *last)
+            settle(self, job, state, reason, Outcome.STUCK)
         more = job._get_more()
         if more.retake is not None:
             if not more.retake.done():

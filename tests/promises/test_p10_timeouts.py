@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from bgruntime import JobTimedOut, Retry, Runtime, current_job, task
-from bgruntime.extend import AttemptAbandoned, ports
+from bgruntime import JobCancelled, JobTimedOut, Retry, Runtime, current_job, task
+from bgruntime.extend import AttemptAbandoned, AttemptEnded, JobSettled, ports
 
 from .steps import Gate, turns, until, word
 from .test_p09_one_outcome import Stubborn
@@ -186,6 +186,46 @@ def test_p10_a_user_cancelled_job_that_swallows_is_cancelled_again_then_stuck(ru
             body.let_go.set()
 
     run(main)
+
+
+def test_p10_a_job_cancelled_after_its_timeout_is_cancelled_also_when_it_gets_stuck(run, clock):
+    """Its attempt timed out and is stuck, and both are told; the job was the user's to cancel."""
+    heard = []
+
+    class Listening:
+        listens_to = (AttemptEnded, AttemptAbandoned, JobSettled)
+
+        def on_event(self, event):
+            heard.append((type(event).__name__, word(getattr(event, "outcome", ""))))
+
+    async def main():
+        body = Stubborn(swallow=1000)
+        options = task(timeout=1.0, max_attempts=3, name="p10.cancelled late")
+        async with Runtime(cancel_grace=5, cancel_hard=5, observers=[Listening()]) as rt:
+            job = await rt.submit(options(body.run))
+            await until(lambda: body.started)
+            await clock.advance(1.0)
+            await turns()
+            assert job.cancel("user")
+            assert not job.cancel("again")
+            await clock.advance(10.0)
+            with pytest.raises(JobCancelled) as raised:
+                await job
+            assert (word(job.state), word(job.reason), raised.value.reason) == ("cancelled", "user", "user")
+            stats = rt.stats()
+            assert (stats.stuck, stats.cancelled, stats.failed) == (1, 1, 0)
+            one = stats.tasks["p10.cancelled late"]
+            assert (one.outcomes, one.finished) == ({"timed_out": 1}, {"stuck": 1})
+            body.let_go.set()
+            await until(lambda: rt.stats().stuck == 0, "the stuck attempt being let go when it ends")
+            assert body.started == 1
+
+    run(main)
+    assert heard == [
+        ("AttemptEnded", "timed_out"),
+        ("AttemptAbandoned", ""),
+        ("JobSettled", "stuck"),
+    ]
 
 
 @pytest.mark.parametrize(("concurrency", "back"), [(2, 1), (5, 1), (10, 1), (20, 2), (30, 3)])
