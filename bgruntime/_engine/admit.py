@@ -15,13 +15,14 @@ from .._model.outcomes import Reason
 from .._model.states import JobState
 from .._parts import contexts
 from .._parts.waiters import Turn
-from .dispatch import Line, Room, enqueue, kick, list_line
+from .dispatch import Line, Room, enqueue, expect
 
 if TYPE_CHECKING:
     from .supervise import Supervisor
 
 AVAILABLE = JobState.AVAILABLE
 ON_DISK = "on disk"
+FRAMES = 20  # at most, of the engine itself, between a submission and its last step
 RECHECK_WALL_SECONDS, RECHECK_WALL_SHARE = 60.0, 0.1
 _new = object.__new__
 _UNTIL_DRAINED = frozenset({"running", "leaving", "draining"})
@@ -70,12 +71,11 @@ def admit_at_once(
         job._kwargs = kwargs
     job._state = AVAILABLE
     job._since = engine.clock()
-    entry.submitted += 1
+    if not line.listed:  # else somebody is about to look
+        expect(engine, line)
+    entry.submitted += 1  # from here on nothing can fail, at the end of the stack neither
     entry.push(job)
     line.at_once = left - 1
-    if not line.listed:  # else somebody is about to look
-        list_line(engine, line)
-        kick(engine)
     return job
 
 
@@ -139,7 +139,8 @@ def admit_promised(
 def new_job(
     engine: Supervisor, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any], waiters: Any = None
 ) -> Job[Any]:
-    """A job that stands nowhere yet."""
+    """A job that stands nowhere yet, and finds room on the stack for all that is done to place it."""
+    check_stack()
     job: Job[Any] = _new(Job)  # pyright: ignore[reportUnknownVariableType]
     job._entry = entry
     job._args, job._kwargs = args, kwargs or None
@@ -151,6 +152,12 @@ def new_job(
     job._state = AVAILABLE
     entry.tally.submitted += 1
     return job
+
+
+def check_stack(frames: int = FRAMES) -> None:
+    """Raise RecursionError now, before anything has happened, if there is no room for so many *frames*."""
+    if frames:
+        check_stack(frames - 1)
 
 
 def place(engine: Supervisor, job: Job[Any]) -> None:
@@ -392,6 +399,7 @@ async def admit_durable(
 
     A cancelled call withdraws them: what was written is taken back by the journal.
     """
+    check_stack()
     journal = engine.journal
     if journal is None:
         _reject(engine, entry, "journal")

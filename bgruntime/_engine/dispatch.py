@@ -219,8 +219,18 @@ def kick(engine: Supervisor) -> None:
     """Have `pump` run soon if there may be something to start; when it runs already, look around again."""
     engine.disturbed = True
     if engine.pumping is False and engine.in_use < engine.limit and (engine.turns or engine.resuming):
-        engine.pumping = True
         engine.loop.call_soon(engine.pump, context=engine.context)
+        engine.pumping = True
+
+
+def expect(engine: Supervisor, line: Line) -> None:
+    """Have somebody look at *line*, in which a job will be when this returns; if it raises, nobody does."""
+    if not line.listed and not line.capped:
+        if engine.pumping is False and engine.in_use < engine.limit:
+            engine.loop.call_soon(engine.pump, context=engine.context)
+            engine.pumping = True
+        line.listed = engine.disturbed = True
+        engine.turns.append(line)
 
 
 def pump(engine: Supervisor) -> None:

@@ -19,9 +19,9 @@ BUGS = (
         "lost_wake_up_on_the_fast_path",
         "P06",
         "The first job of an idle runtime is never started.",
-        "_engine/admit.py",
-        "        list_line(engine, line)\n        kick(engine)\n    return job",
-        "        list_line(engine, line)\n        if engine.in_use:\n            kick(engine)\n    return job",
+        DISPATCH,
+        "        if engine.pumping is False and engine.in_use < engine.limit:\n",
+        "        if engine.pumping is False and 0 < engine.in_use < engine.limit:\n",
     ),
     bug(
         "pump_forgets_the_rest",
