@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import signal
 import sys
 import threading
 import time
@@ -43,6 +44,8 @@ class QuietRun:
         try:
             with listening(heard):
                 value = run_on(self.new_loop(), main, heard)
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             heard += [f"left over: {describe(thread)}" for thread in left_over(threads)]
             if not heard:
@@ -64,7 +67,8 @@ def run_on(
     loop.set_exception_handler(lambda _, context: heard.append(f"the loop complained: {complaint(context)}"))
     runner = asyncio.Runner(loop_factory=lambda: loop)
     try:
-        return runner.run(main())
+        with interruptible(loop):
+            return runner.run(main())
     finally:
         tasks = asyncio.all_tasks(loop)
         heard += [f"left over: {task!r}" for task in tasks]
@@ -74,6 +78,40 @@ def run_on(
             loop.close()  # the runner would wait for them without end
         else:
             runner.close()
+
+
+@contextlib.contextmanager
+def interruptible(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Ctrl-C ends the test there and then, a second one whatever it does.
+
+    What asyncio makes of it, a cancelled `main`, would leave its runtime and wait for jobs that swallow their
+    cancellation, by a clock that nobody moves any more.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler or not _is_main_thread():
+        yield
+        return
+    pressed: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        if pressed or not loop.is_running():
+            raise KeyboardInterrupt
+        pressed.append(number)
+        loop.call_soon_threadsafe(loop.stop)
+
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except RuntimeError:
+        if not pressed:
+            raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def cancelled(loop: asyncio.AbstractEventLoop, tasks: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:

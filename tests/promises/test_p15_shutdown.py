@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import threading
 import time
 
@@ -303,6 +305,25 @@ def test_p15_a_stop_with_every_animal_of_the_zoo_ends_within_its_deadline(run, c
             await turns()
 
     run(main)
+
+
+def test_ctrl_c_ends_a_test_whose_clock_stands_still_while_its_runtime_waits(run, clock):
+    """It is no promise of the runtime's, but of the tests to whoever runs them."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    zoo = Zoo()
+
+    async def main():
+        async with Runtime() as rt:
+            await rt.submit(zoo.swallower)
+            await until(lambda: zoo.started)
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(main)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.timing
