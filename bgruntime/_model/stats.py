@@ -38,7 +38,7 @@ class Later:
         object.__setattr__(made, "_make", make)
         return made
 
-    if not TYPE_CHECKING:  # what is not there is no field, to a type checker
+    if not TYPE_CHECKING:  # pragma: no branch (to a type checker what is not there is no field)
 
         def __getattr__(self, name: str) -> Any:
             if name not in type(self).__slots__:

@@ -16,6 +16,7 @@ import pytest
 from bgruntime import Runtime
 from bgruntime.journal import Journal, _owners
 from bgruntime.journal._claims import bury, dead
+from bgruntime.journal._leader import Leader
 from bgruntime.journal._owners import LEASE_MS, boot_id
 
 from .programs import kill, line_of, program, started
@@ -99,6 +100,53 @@ def test_without_locks_the_lead_passes_to_the_next_when_the_first_leaves(
                 await until(lambda: two.journal.leader.leads)
 
     run(main)
+
+
+def test_without_locks_a_leader_that_is_no_longer_the_first_ends_its_services(
+    run: Any, clock: Any, path: Path, no_flock: None
+) -> None:
+    async def main() -> None:
+        is_first = True
+        served: list[int] = []
+
+        async def first() -> bool:
+            return is_first
+
+        async def service() -> None:
+            served.append(1)
+
+        leader = Leader(str(path), first, lambda name, error: None)
+        leader.add("one", service, 1)
+        leader.start()
+        await until(lambda: leader.leads and served)
+        is_first = False
+        await clock.advance(2)
+        assert not leader.leads
+        served.clear()
+        await clock.advance(5)
+        assert served == []
+        await leader.close()
+
+    run(main)
+
+
+def test_a_journal_that_cannot_be_read_does_not_lead(run: Any, path: Path) -> None:
+    async def main() -> None:
+        assert await Journal(path)._is_first() is False
+
+    run(main)
+
+
+def test_another_trouble_with_the_lock_of_a_process_says_nothing_about_its_life(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(fd: int, operation: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (path.parent / "lock").touch()
+    with pytest.raises(OSError, match="error"):
+        _owners.Other(7, "lock", 1, socket.gethostname(), boot_id(), None).is_dead(path.parent)
 
 
 def test_a_lease_that_was_renewed_since_somebody_looked_is_not_over(

@@ -139,7 +139,7 @@ def test_a_service_that_is_given_again_takes_the_place_of_the_one_of_its_name(
 
             return service
 
-        leader = Leader(str(tmp_path / "leader"), lambda name, error: None)
+        leader = Leader(str(tmp_path / "leader"), nobody, lambda name, error: None)
         leader.start()
         await until(lambda: leader.leads)
         leader.add("one", serves("first"), 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import pickle
 import sys
 import weakref
@@ -116,6 +117,13 @@ def test_numbers_are_worked_out_once_and_what_they_came_from_is_let_go():
     assert (late.count, late.max) == (3, 0.0)
     assert source() is None
     assert late.count == 3
+
+
+def test_numbers_that_two_threads_read_at_once_are_there_for_both():
+    late = Spread.later(lambda: Spread(count=3))
+    second = functools.partial(late.__getattr__, "count")  # it has found the number missing
+    assert late.count == 3
+    assert second() == 3
 
 
 def test_the_queue_wait_is_the_time_until_the_slot(run, clock):
