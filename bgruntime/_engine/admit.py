@@ -53,8 +53,7 @@ def admit_at_once(
     """
     engine: Supervisor = entry.engine
     line: Line = entry.queue
-    left = line.at_once
-    if (left < 1 and (left := line.reckon()) < 1) or _get_running_loop() is not engine.loop:
+    if (line.at_once < 1 and line.reckon() < 1) or _get_running_loop() is not engine.loop:
         return None  # that the runtime takes jobs is why the entry was found
     for value in args:
         if type(value) not in _PLAIN:
@@ -75,7 +74,7 @@ def admit_at_once(
         expect(engine, line)
     entry.submitted += 1  # from here on nothing can fail, at the end of the stack neither
     entry.push(job)
-    line.at_once = left - 1
+    line.at_once -= 1
     return job
 
 

@@ -100,6 +100,7 @@ class Supervisor:
         "room_wanted",
         "shared",
         "short_of_threads",
+        "slot_left",
         "stopping",
         "stuck",
         "stuck_without_slot",
@@ -148,6 +149,7 @@ class Supervisor:
         self.ahead = 0  # so many may be started before the pump that is arranged
         self.ahead_until = 0.0
         self.depth = 0  # frames below a callback of the loop
+        self.slot_left = False  # by a job that was over in its first step, to whoever has started it
         self.disturbed = False  # set when a pump that runs has to look around again
         self.context = Context()  # the pump's: a callback keeps alive what is in its context
         self.pump = partial(dispatch.pump, self)
@@ -553,8 +555,6 @@ class Supervisor:
         said, shell = reason_said(job, reason), job._entry.shell
         record = (shell, job._id, state, outcome, job._attempt, waited, ran, now, said, *last)
         self.history.add(job._entry, record)
-        if len(self.history.recent) >= FOLD_AT:
-            self.fold()
 
     def _in_thread(self, job: Job[Any]) -> bool:
         return job._more is not None and job._more.thread is ThreadUse.RUNNING
@@ -698,9 +698,11 @@ class Supervisor:
                 line.threaded -= 1
         self.record(job, state, None, self.clock(), reason)
         settle(self, job, state, reason, None)
-        line.drop_stale()
+        line.sweep_stale()
         if self.room_wanted:
             self.offer_room()
+        if len(self.history.recent) >= FOLD_AT:
+            self.fold()  # last, for observers may do anything; attempts are counted by `pump_at`
 
     # -- room -----------------------------------------------------------------------------------------
 

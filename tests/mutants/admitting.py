@@ -100,8 +100,8 @@ BUGS = (
         "P03",
         "The queue grows beyond its size, as the fast path does not count what came in.",
         ADMIT,
-        "    line.at_once = left - 1\n",
-        "",
+        "    line.at_once -= 1\n    return job",
+        "    return job",
     ),
     bug(
         "room_is_not_counted_off_the_fast_path",
@@ -133,8 +133,8 @@ BUGS = (
         "P03",
         "The place of a cancelled job stays empty while somebody waits for it.",
         "_engine/supervise.py",
-        "        line.drop_stale()\n        if self.room_wanted:\n            self.offer_room()\n",
-        "        line.drop_stale()\n",
+        "        line.sweep_stale()\n        if self.room_wanted:\n            self.offer_room()\n",
+        "        line.sweep_stale()\n",
     ),
     bug(
         "waiting_limit_is_ignored",

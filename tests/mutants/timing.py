@@ -91,14 +91,6 @@ BUGS = (
         "                        if deadline < 0:\n                            engine.arm(deadline)",
     ),
     bug(
-        "start_takes_the_time_of_the_one_before",
-        "P10",
-        "A job that starts after one that held the loop in its first step has less time than it was promised.",
-        "_engine/dispatch.py",
-        "                engine.in_use = held = engine.in_use + 1\n                now = engine.clock()\n",
-        "                engine.in_use = held = engine.in_use + 1\n",
-    ),
-    bug(
         "no_deadline_on_the_lazy_path",
         "P10",
         "A start without an eager task forgets the timeout.",

@@ -223,14 +223,24 @@ def at_rest(world: World) -> None:
 
 
 def check_books(world: World) -> None:
-    """P03: what is counted as waiting is what waits: the size of a queue is measured by it."""
-    for (
-        line
-    ) in world.rt._engine.lines.values():  # asked of the runtime itself it would take as long as all else
+    """P03, P06: what is counted as waiting waits, and what is counted as running holds a slot.
+
+    It looks inside: asked by its face the runtime would take as long for it as for everything else.
+    """
+    engine = world.rt._engine
+    holding = sum(job._more is None or job._more.holds for job in {**engine.live, **engine.stuck})
+    slots = sum(line.in_use for line in engine.lines.values())
+    if not holding == slots == engine.in_use:
+        world.violate("P06", f"{engine.in_use} slots are counted, {slots} in the queues, {holding} are held")
+    for line in engine.lines.values():
         waiting = sum(job._state is JobState.AVAILABLE and job._context is not None for job in line.lanes)
         if line.waiting + line.nested != waiting:
             counted = f"{line.waiting} and {line.nested} jobs are counted as waiting in {line.name}"
             world.violate("P03", f"{counted}, {waiting} wait")
+        if line.at_once > max(0, line.size - line.later - line.waiting):
+            world.violate(
+                "P03", f"{line.at_once} may come into {line.name}: {line.waiting} of {line.size} wait"
+            )
 
 
 def check_room_in_time(call: Call, limit: float) -> None:
