@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,10 +20,15 @@ FRAMEWORKS = """
 """.split()
 
 
-def fresh(code: str) -> str:
+def fresh(code: str, **environment: str) -> str:
     """What `code` prints in a new interpreter that treats warnings as errors."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, **environment},
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -55,15 +62,18 @@ def test_importing_the_library_starts_no_thread_and_touches_no_loop_policy():
 
 
 @pytest.mark.timing
-def test_importing_the_library_costs_at_most_120_ms_over_bare_asyncio():
-    """The best of several tries: what the import needs, not what else the machine does meanwhile."""
+def test_importing_the_library_costs_at_most_120_ms_over_bare_asyncio(tmp_path: Path):
+    """The best of several tries: what the import needs, not what else the machine does meanwhile.
+
+    The bytecode is there after the first, as where the package was installed by pip.
+    """
     code = (
         "import asyncio, time; began = time.perf_counter(); import bgruntime; "
         "print(time.perf_counter() - began)"
     )
     costs: list[float] = []
     while len(costs) < TRIES and (not costs or min(costs) > BUDGET):
-        costs.append(float(fresh(code)))
+        costs.append(float(fresh(code, PYTHONPYCACHEPREFIX=str(tmp_path), PYTHONDONTWRITEBYTECODE="")))
     assert min(costs) <= BUDGET, f"{[round(cost, 3) for cost in costs]} s"
 
 
