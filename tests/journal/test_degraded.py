@@ -381,7 +381,8 @@ def test_what_was_accepted_into_a_file_that_is_gone_is_in_the_new_one_however_lo
             await refuses(rt, "not a regular file")
             path.rmdir()
             await until(lambda: rt.journal._writer.takes)
-            assert {id for (id,) in rows("SELECT id FROM job")} >= {job.id for job in jobs}
+            theirs = {job.id for job in jobs}
+            await until(lambda: {id for (id,) in rows("SELECT id FROM job")} >= theirs)
             gate.set()
             await rt.drain()
             await until(lambda: not rows("SELECT 1 FROM job"))
@@ -557,7 +558,7 @@ def test_what_had_not_begun_to_be_written_when_its_time_was_over_is_not_written(
     run, path, monkeypatch, impatient
 ):
     async def main():
-        release, seen = threading.Event(), []
+        release, hanging, seen = threading.Event(), threading.Event(), []
         write = _session.Session.write
 
         async def look(n: int) -> None:
@@ -565,6 +566,7 @@ def test_what_had_not_begun_to_be_written_when_its_time_was_over_is_not_written(
 
         def hang(self, connection, batch, limit):
             if batch.accepts:
+                hanging.set()
                 release.wait(10)
             return write(self, connection, batch, limit)
 
@@ -573,7 +575,7 @@ def test_what_had_not_begun_to_be_written_when_its_time_was_over_is_not_written(
             monkeypatch.setattr(_session.Session, "write", hang)
             task = durable(look)
             begun = asyncio.ensure_future(rt.submit(task, 1))
-            await until(lambda: rt.journal._writer._in_flight)
+            await until(hanging.is_set)
             queued = asyncio.ensure_future(rt.submit(task, 2))
             answers = await asyncio.gather(begun, queued, return_exceptions=True)
             assert [type(answer) for answer in answers] == [AcceptUnknown, AcceptUnknown]
