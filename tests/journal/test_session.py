@@ -25,6 +25,7 @@ from bgruntime.journal._line import Line, finish
 from bgruntime.journal._schema import FIRST, NEWEST, migrate, set_up
 from bgruntime.journal._session import Session
 from bgruntime.journal._writer import Writer
+from tests.promises.steps import turns
 
 from .steps import durable, until
 from .test_batch import no_writing_beyond
@@ -129,8 +130,7 @@ def test_who_is_cancelled_while_it_waits_for_a_journal_to_open_leaves_nothing_op
         with nothing_is_written(path):
             journal = Journal(path)
             opening = asyncio.ensure_future(journal.open(None))
-            await until(lambda: path.with_name(path.name + ".lock").exists() and journal._writer._task)
-            await asyncio.sleep(0.05)
+            await until(lambda: journal._access.session._turnstile)  # it stands in the line
             opening.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await opening
@@ -147,9 +147,8 @@ def test_a_journal_that_is_closed_before_it_is_open_is_closed_when_it_is(run, pa
         with nothing_is_written(path):
             opening = asyncio.ensure_future(journal.open(None))
             await until(lambda: journal._writer._task)
-            await asyncio.sleep(0.02)
             opening.cancel()
-            await asyncio.sleep(0.02)
+            await turns()
             assert not opening.done()
         with pytest.raises(asyncio.CancelledError):
             await opening

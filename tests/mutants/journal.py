@@ -77,7 +77,7 @@ BUGS = (
         CLAIMS,
         "return [other for other in others(connection, owner) if other.is_dead(directory)]",
         "return others(connection, owner)",
-        (CLAIMS, "    if not gone.is_dead(directory):\n", "    if not directory:\n"),
+        (CLAIMS, "    if found is None or not found.is_dead(directory):\n", "    if found is None:\n"),
     ),
     bug(
         "completed_when_it_starts",

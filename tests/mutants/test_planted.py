@@ -8,13 +8,13 @@ from collections import Counter
 
 import pytest
 
-from tests.mutants import table
+from tests.mutants import journal, table
 from tests.mutants.__main__ import ROOT
 from tests.mutants.bug import Edit
 from tests.mutants.planted import BUGS
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", [*BUGS, *journal.BUGS], ids=lambda bug: bug.name)
 def test_a_bug_can_be_planted_in_the_source_as_it_is(bug):
     for edit in bug.edits:
         text = (ROOT / "bgruntime" / edit.file).read_text()
@@ -23,7 +23,8 @@ def test_a_bug_can_be_planted_in_the_source_as_it_is(bug):
 
 
 def test_each_bug_has_its_own_name():
-    assert [name for name, times in Counter(bug.name for bug in BUGS).items() if times > 1] == []
+    names = Counter(bug.name for bug in (*BUGS, *journal.BUGS))
+    assert [name for name, times in names.items() if times > 1] == []
 
 
 def test_the_page_names_each_bug_with_its_sentence_and_the_seed_that_caught_it():
