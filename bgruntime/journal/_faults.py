@@ -34,6 +34,10 @@ class Gone(Exception):
     """The file, its -wal or its -shm is not the one that was opened: what was written may be lost."""
 
 
+class Corrupt(Exception):
+    """What stands in the file cannot be: SQLite says so in another way than by its code for that."""
+
+
 class CommitUnknown(Exception):
     """The disk failed while a commit was being made: it may or may not be there."""
 
@@ -49,7 +53,13 @@ FAULTS = {
     sqlite3.SQLITE_NOTADB: Fault.CORRUPT,
     sqlite3.SQLITE_CANTOPEN: Fault.PATH,
 }
-OWN = {Refused: Fault.REFUSED, Locked: Fault.LOCKED, Gone: Fault.GONE, CommitUnknown: Fault.IO}
+OWN = {
+    Refused: Fault.REFUSED,
+    Locked: Fault.LOCKED,
+    Gone: Fault.GONE,
+    Corrupt: Fault.CORRUPT,
+    CommitUnknown: Fault.IO,
+}
 
 
 def fault_of(error: BaseException) -> Fault:

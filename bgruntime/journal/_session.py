@@ -11,7 +11,7 @@ from pathlib import Path
 
 from . import _files
 from ._batch import Batch, fill, prepare
-from ._faults import CommitUnknown, Fault, Gone, Locked, Refused, fault_of
+from ._faults import CommitUnknown, Corrupt, Fault, Gone, Locked, Refused, fault_of
 from ._files import Identity, identity
 from ._owners import Owner, is_signed_in, register, sign_off
 from ._schema import NEWEST, probe, set_up
@@ -54,9 +54,12 @@ class Session:
         self._take_lock()
         owner = self._sign_in()
         with self._turn(limit):
-            set_up(connection, Path(self.path))
-            register(connection, owner)
-            self.newest_key = connection.execute(NEWEST_KEY).fetchone()[0]
+            try:
+                set_up(connection, Path(self.path))
+                register(connection, owner)
+                self.newest_key = connection.execute(NEWEST_KEY).fetchone()[0]
+            except sqlite3.DataError as error:  # "too big", and nothing of ours is
+                raise Corrupt(str(error)) from error
             self._identity = identity(self.path)
             self._synchronous = "FULL"  # as set_up leaves it
         return owner

@@ -165,14 +165,18 @@ def test_p20_a_tracer_and_a_sentry_that_fail_change_nothing(run, monkeypatch):
 def test_p20_the_application_goes_on_while_all_of_them_fail(run):
     """A request beside the runtime is answered as quickly as ever."""
 
-    class Sick:
+    class Well:
         listens_to = ()
 
+        def on_event(self, event) -> None: ...
+
+    class Sick(Well):
         def on_event(self, event) -> None:
             raise ZeroDivisionError
 
-    async def main() -> float:
-        async with Runtime(observers=[Sick(), Sick()], middleware=[lambda context: None]) as rt:
+    async def longest_turn(observer: type[Well]) -> float:
+        """Seconds of this thread's work in one turn of the loop."""
+        async with Runtime(observers=[observer(), observer()], middleware=[lambda context: None]) as rt:
             work = asyncio.get_running_loop().create_task(do_the_work(rt))
             longest = 0.0
             while not work.done():
@@ -182,6 +186,8 @@ def test_p20_the_application_goes_on_while_all_of_them_fail(run):
             await work
             return longest
 
-    # As P25 has it where jobs fail: a millisecond, and the lines of their failures.
-    best = min(run(main) for _ in range(3))
-    assert best <= 0.003, f"one turn of the loop took {best * 1000:.1f} ms of work"
+    turns = {
+        observer: min(run(lambda observer=observer: longest_turn(observer)) for _ in range(5))
+        for observer in (Well, Sick)
+    }
+    assert turns[Sick] <= 2 * turns[Well], f"seconds of the longest turn: {turns}"
