@@ -233,13 +233,13 @@ class tempdir:  # noqa: N801 - used like a function: Resource(tempdir)
         _left.add(self._path)
         job = running_job.get()
         if job is not None:
-            job._get_more().dirs.append(self._path)
+            job._get_more().add_dir(self._path)
         return Path(self._path)
 
     def __exit__(self, *about: object) -> None:
         job = running_job.get()
-        if job is not None and self._path in job._get_more().dirs:
-            job._get_more().dirs.remove(self._path)
+        if job is not None:
+            job._get_more().drop_dir(self._path)
         _remove(self._path)
 
     async def __aenter__(self) -> Path:
@@ -247,8 +247,8 @@ class tempdir:  # noqa: N801 - used like a function: Resource(tempdir)
 
     async def __aexit__(self, *about: object) -> None:
         job = running_job.get()
-        if job is not None and self._path in job._get_more().dirs:
-            job._get_more().dirs.remove(self._path)
+        if job is not None:
+            job._get_more().drop_dir(self._path)
         await to_the_end(ports.current(), partial(_remove, self._path), "tempdir")
 
 

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, Literal, Never, ParamSpec, Self, TypeVar,
 from . import _run
 from ._context import context_of
 from ._engine.admit import (
-    FRAMES,
     admit,
     admit_at_once,
     admit_durable,
@@ -35,7 +34,7 @@ from ._engine.admit import (
     admit_reserved,
     check_arguments,
     check_open_here,
-    check_stack,
+    check_stack_for_many,
     check_submission,
     full,
     give_back,
@@ -583,7 +582,7 @@ class Runtime:
         if entry.options.id is not None and len(arguments) > 1:
             raise ValueError(f"one id, {entry.options.id!r}, for {len(arguments)} jobs")
         self._check_can_fit(engine, entry, len(arguments))
-        check_stack(2 * FRAMES)
+        check_stack_for_many()
         if entry.options.durable:
             calls_made = [(args, dict[str, Any]()) for args in arguments]
             return await admit_durable(engine, entry, calls_made, self._limits.wait_limit)

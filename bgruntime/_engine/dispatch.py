@@ -156,13 +156,16 @@ class Line:
 
     def take(self, room: Room) -> None:
         """Count *room* as taken, for jobs that are about to be accepted."""
-        self.later += room.jobs
+        self._later += room.jobs
+        self.at_once -= room.jobs
         if not room.later:
             self.reserved += room.jobs
 
     def give(self, room: Room) -> None:
         """Count *room* as free again: its jobs are in the line now, or will never be."""
-        self.later -= room.jobs
+        self._later -= room.jobs
+        if not self._wanted:  # else nobody may come in without a question
+            self.at_once += room.jobs
         if not room.later:
             self.reserved -= room.jobs
 

@@ -194,54 +194,38 @@ class ThreadUse(Enum):
 
 
 class More:
-    """What only few jobs have. It is made when first needed."""
+    """What only few jobs have. It is made when first needed, and has what differs from the class."""
 
-    __slots__ = (
-        "after",
-        "context",
-        "dirs",
-        "exits",
-        "expiry",
-        "front",
-        "holds",
-        "leaving",
-        "marking",
-        "moved",
-        "payload",
-        "progress",
-        "retake",
-        "secrets",
-        "stop",
-        "stopping",
-        "tags",
-        "thread",
-        "timer",
-        "trace",
-        "waits",
-    )
+    after: Any = None  # is told when the attempt of a job that is over has really ended
+    context: Any = None
+    exits: Any = None
+    expiry: float | None = None
+    dirs: list[str] | None = None
+    front = False
+    holds = True
+    marking = False  # the journal is still writing that it starts
+    moved = False
+    leaving = False  # the function is over, what the attempt entered is being closed
+    payload: Any = None
+    progress: tuple[float, str] | None = None
+    retake: asyncio.Future[None] | None = None
+    secrets: Any = None
+    stop: Stop | None = None
+    stopping: Any = None
+    tags: tuple[str, ...] = ()
+    thread = ThreadUse.NONE
+    timer: Any = None
+    trace = ""
+    waits = 0
 
-    def __init__(self) -> None:
-        self.after: Any = None  # is told when the attempt of a job that is over has really ended
-        self.context: Any = None
-        self.exits: Any = None
-        self.expiry: float | None = None
-        self.dirs: list[str] = []
-        self.front = False
-        self.holds = True
-        self.marking = False  # the journal is still writing that it starts
-        self.moved = False
-        self.leaving = False  # the function is over, what the attempt entered is being closed
-        self.payload: Any = None
-        self.progress: tuple[float, str] | None = None
-        self.retake: asyncio.Future[None] | None = None
-        self.secrets: Any = None
-        self.stop: Stop | None = None
-        self.stopping: Any = None
-        self.tags: tuple[str, ...] = ()
-        self.thread = ThreadUse.NONE
-        self.timer: Any = None
-        self.trace = ""
-        self.waits = 0
+    def add_dir(self, path: str) -> None:
+        """Remember a temporary directory of the job. From any of its threads."""
+        vars(self).setdefault("dirs", []).append(path)
+
+    def drop_dir(self, path: str) -> None:
+        """Forget it again, if it is known."""
+        if self.dirs is not None and path in self.dirs:
+            self.dirs.remove(path)
 
 
 BEGINS_WITHIN = 1.0  # seconds between looks at an attempt that has not begun
