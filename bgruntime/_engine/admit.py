@@ -32,6 +32,7 @@ _PLAIN = frozenset({str, int, float, bool, bytes, type(None), list, dict, tuple,
 _SHORT_LIVED = {
     ("starlette", "Request"): "the values you need from it (request.url, await request.json())",
     ("starlette", "WebSocket"): "the values you need from it",
+    ("starlette", "HTTPConnection"): "the values you need from it",
     ("starlette", "UploadFile"): "its content, or the path of a copy: the file is closed with the request",
     ("sqlalchemy", "Session"): "the keys of the rows, and open a session in the job: Resource(make_session)",
     (
@@ -385,10 +386,16 @@ def _check_argument(engine: Supervisor, entry: Entry, value: Any) -> None:
     instead = _what_instead(type(value))  # pyright: ignore[reportUnknownArgumentType]
     if instead is not None:
         _reject(engine, entry, "payload")
+        what = with_article(type(value).__name__)
         raise PayloadError(
-            f"job of {entry.name}: a {type(value).__name__} does not outlive the request it belongs to and "
+            f"job of {entry.name}: {what} does not outlive the request it belongs to and "
             f"cannot be an argument; pass {instead}"
         )
+
+
+def with_article(name: str) -> str:
+    """*name* after "a" or "an", as one would say it."""
+    return f"{'an' if name[:1] in 'AEIOUaeiou' else 'a'} {name}"
 
 
 def _what_instead(kind: type[Any]) -> str | None:

@@ -96,6 +96,15 @@ def describe(path: str, error: BaseException) -> str:
 
 def unavailable(path: str, error: BaseException) -> JournalUnavailable:
     """The error a durable submit raises: nothing was written, for certain."""
-    refusal = JournalUnavailable(f"{describe(path, error)}; nothing was written")
+    return _refusal(f"{describe(path, error)}; nothing was written", error)
+
+
+def in_doubt(path: str, error: BaseException) -> JournalUnavailable:
+    """The error of a change of which nobody can say whether it was written."""
+    return _refusal(f"{describe(path, error)}; it is not known whether this was written: look", error)
+
+
+def _refusal(message: str, error: BaseException) -> JournalUnavailable:
+    refusal = JournalUnavailable(message)
     refusal.__cause__ = error
     return refusal

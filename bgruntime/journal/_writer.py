@@ -13,7 +13,7 @@ from bgruntime.extend import ports
 
 from ._access import LOCK_LIMIT, Access
 from ._batch import Accept, Batch, Step, keys_of
-from ._faults import CommitUnknown, Fault, Gone, describe, fault_of, unavailable
+from ._faults import CommitUnknown, Fault, Gone, describe, fault_of, in_doubt, unavailable
 from ._ledger import Ledger, settle
 from ._line import finish
 
@@ -201,7 +201,7 @@ class Writer:
         """Keep what can be kept of a batch that was not written, and answer the others."""
         try:
             if isinstance(error, CommitUnknown):
-                await self._find_out(batch)
+                await self._find_out(batch, error)
             elif isinstance(error, Gone):
                 await self._move()
             else:
@@ -215,15 +215,21 @@ class Writer:
             self._access.errors += 1
             self._give_back(batch, error)
 
-    async def _find_out(self, batch: Batch) -> None:
+    async def _find_out(self, batch: Batch, error: Exception) -> None:
         """A commit failed half way. After another one, made anew, its rows are there or never will be."""
         await self._access.hang_up()
         await self._access.open()
         await self._access.write(self._access.session.beat, LOCK_LIMIT)
         written = [accept for accept in batch.accepts if accept.error is None]
-        if await self._access.write(self._access.session.present, keys_of(written)):
+        made = await self._access.write(self._access.session.present, keys_of(written))
+        if made:
             for accept in written:
                 settle(accept.future, None)
+        step = batch.step
+        if step is not None and made and written:  # in the same transaction
+            settle(step.future, step.error, step.value)
+        elif step is not None and made:  # of no rows: that says nothing
+            settle(step.future, in_doubt(self._path, error))
 
     async def _move(self) -> None:
         """The file was taken away: what is ours goes into the one there is now, then this batch again."""
@@ -242,6 +248,8 @@ class Writer:
     def _answer_unknown(self, batch: Batch, error: Exception) -> None:
         for accept in batch.accepts:
             settle(accept.future, AcceptUnknown(accept.rows[0][1], describe(self._path, error)))
+        if batch.step is not None:
+            settle(batch.step.future, in_doubt(self._path, error))
 
     def _give_back(self, batch: Batch, error: Exception) -> None:
         """Whoever has waited for too long, or for nothing, is told; the rest goes back to the ledger."""

@@ -30,6 +30,7 @@ FORBIDDEN = {
     "fastapi upload": lambda: child_of("starlette.datastructures", "UploadFile"),
     "session": lambda: stranger("sqlalchemy.orm.session", "Session"),
     "async session": lambda: stranger("sqlalchemy.ext.asyncio.session", "AsyncSession"),
+    "connection": lambda: stranger("starlette.requests", "HTTPConnection"),
     "subclass of request": lambda: child_of("starlette.requests", "Request"),
     "subclass of session": lambda: child_of("sqlalchemy.orm.session", "Session"),
 }
@@ -83,6 +84,18 @@ def test_a_request_object_is_refused_with_what_to_pass_instead(run: Any, kind: s
 
     run(main)
     assert called == []
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("UploadFile", "an UploadFile does"), ("Request", "a Request does")]
+)
+def test_the_refusal_is_said_in_plain_english(run: Any, name: str, said: str) -> None:
+    async def main() -> None:
+        async with Runtime() as rt:
+            with pytest.raises(REFUSED, match=said):
+                await rt.submit(repr, stranger("starlette.things", name))
+
+    run(main)
 
 
 def test_a_plain_function_is_refused_such_an_argument_too(run: Any) -> None:

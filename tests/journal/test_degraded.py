@@ -18,6 +18,7 @@ import pytest
 from bgruntime import AcceptUnknown, JournalUnavailable, Runtime
 from bgruntime.extend import JournalDegraded, JournalRecovered
 from bgruntime.journal import Journal, _access, _session, _writer
+from bgruntime.journal._states import Row
 
 from .programs import line_of, program, started
 from .steps import Switch, durable, ordinary, until
@@ -459,15 +460,16 @@ def disk_error() -> sqlite3.OperationalError:
 
 
 class Failing:
-    """A commit that fails, before it is made or after."""
+    """A commit that fails, before it is made or after, of a transaction that finds what it looks for."""
 
-    def __init__(self, *, made: bool, times: int = 1) -> None:
+    def __init__(self, *, made: bool, times: int = 1, when: str = "SELECT 1 FROM job") -> None:
+        self.when = when
         self.made = made
         self.left = times
         self._commit = _session._commit
 
     def __call__(self, connection: sqlite3.Connection) -> None:
-        if not self.left or not connection.execute("SELECT 1 FROM job").fetchone():
+        if not self.left or not connection.execute(self.when).fetchone():
             self._commit(connection)
             return
         self.left -= 1
@@ -492,6 +494,48 @@ def test_a_commit_that_failed_half_way_is_looked_up_before_it_is_answered(run, p
                     await rt.submit(durable(work), 4)
             await takes_again(rt)
             assert (await rt.journal.stats()).errors >= 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["not made", "made"])
+@pytest.mark.parametrize("looked_up", [False, True], ids=["not looked up", "looked up"])
+def test_a_change_whose_commit_failed_half_way_is_not_said_to_be_unwritten(
+    run, path, monkeypatch, made, looked_up
+):
+    async def fail() -> None:
+        raise LookupError
+
+    async def cannot(self):
+        raise disk_error()
+
+    async def main():
+        async with Runtime(journal=path) as rt:
+            job = await rt.submit(durable(fail))
+            await job.wait()
+            await until(rt.journal.failures)
+            put_away = f"SELECT 1 FROM ended WHERE state = {Row.GIVEN_UP:d}"
+            monkeypatch.setattr(_session, "_commit", Failing(made=made, when=put_away))
+            with monkeypatch.context() as patched:
+                if not looked_up:
+                    patched.setattr(_access.Access, "open", cannot)
+                with pytest.raises(JournalUnavailable, match="not known whether this was written"):
+                    await rt.journal.discard(job.id)
+            await until(lambda: rt.journal._writer.takes)
+            assert (await rt.journal.discard(job.id) == 0) is made
+
+    run(main)
+
+
+def test_a_change_in_a_commit_with_new_jobs_is_known_to_be_written_with_them(run, path, monkeypatch):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            monkeypatch.setattr(_session, "_commit", Failing(made=True))
+            job, seven = await asyncio.gather(
+                rt.submit(durable(work), 4), rt.journal._writer.step(lambda connection: 7)
+            )
+            assert seven == 7
+            assert await job == 4
 
     run(main)
 
