@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from typing import Any
@@ -177,7 +178,9 @@ async def submit_threads(world: World) -> None:
 def most_taken_by_others(stats: RuntimeStats, queue: str) -> int:
     """How many of the free slots jobs of other queues may be about to take."""
     return sum(
-        line.waiting if line.concurrency is None else min(line.waiting, line.concurrency - line.running)
+        line.waiting
+        if line.concurrency is None
+        else max(0, min(line.waiting, line.concurrency - line.running))  # more may run after a resize
         for name, line in stats.queues.items()
         if name != queue and not line.paused
     )
@@ -428,9 +431,10 @@ async def pause(world: World) -> None:
 async def resize(world: World) -> None:
     world.limits["side"] = world.chance.randint(1, 3)
     world.rt.resize("side", world.limits["side"])
-    for call in world.calls:
-        # It has its slot, and its Task, if it was not started eagerly, takes the first step later.
-        call.begins_late = call.queue == "side" and call.state == "running" and not call.running
+    # They have their slots, and their Tasks, if they are not eager, take the first step later.
+    begun = {call.in_attempt for call in world.calls if call.running}
+    started = {job for job in world.rt._engine.live if job._entry.queue.name == "side"}
+    world.begin_late = weakref.WeakSet(started - begun)
 
 
 async def drain(world: World) -> None:

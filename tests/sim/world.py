@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from bgruntime import Job, Runtime, current_job
+from bgruntime._engine.attempt import running_job
 from bgruntime.testing import SimLoop
 
 GRACE, HARD = 1.0, 1.0  # seconds: cancel_grace and cancel_hard of the simulated runtimes
@@ -83,6 +84,7 @@ class Call:
         self.was_told = False
         self.task: asyncio.Task[Any] | None = None
         self.begins_late = False  # it was started under a larger limit than there is now
+        self.in_attempt: Job[Any] | None = None  # whose attempt its body is, also where `job` is not known
         self.slotless = False  # it was cancelled while it waited for jobs of its own
         self.waits = 0
         self.raised = NOTHING
@@ -172,7 +174,7 @@ class Call:
             raise
         finally:
             self.was_told = self.knows_of_cancel
-            self.running, self.task = False, None
+            self.running, self.task, self.in_attempt = False, None, None
             self.world.ended += 1
 
     def _begin(self) -> None:
@@ -189,6 +191,9 @@ class Call:
             world.violate("P09", f"a job started after its end: {self}")
         if world.now < self.not_before - BLINK:
             world.violate("P11", f"started {self.not_before - world.now:.6f} s early: {self}")
+        self.in_attempt = running_job.get()
+        self.begins_late = self.in_attempt in world.begin_late
+        world.begin_late.discard(self.in_attempt)
         self.runs += 1
         self.task = None if self.threaded else asyncio.current_task()
         self.running, self.waits, self.slotless = True, 0, False
@@ -263,6 +268,7 @@ class World:
         self.clients: list[asyncio.Task[Any]] = []
         self.cancelled_clients: list[asyncio.Task[Any]] = []
         self.limits: dict[str, int] = {}
+        self.begin_late: weakref.WeakSet[Any] = weakref.WeakSet()  # jobs that a smaller limit came in between
         self.concurrency = 1
         self.threads = 1
         self.queue_size: dict[str, int] = {}
