@@ -74,7 +74,10 @@ class UnknownTask(BgRuntimeError, LookupError):
 
 
 class JournalUnavailable(BgRuntimeError):
-    """Durable work was refused because there is no journal that can write now."""
+    """Durable work was refused because there is no journal that can write now.
+
+    Nothing was written. Of a redrive, a discard and the like the message says so when that is not known.
+    """
 
 
 class AcceptUnknown(BgRuntimeError):

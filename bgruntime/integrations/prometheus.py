@@ -135,7 +135,7 @@ def metrics_app(runtime: Runtime, registry: CollectorRegistry | None = None) -> 
 
 
 def _off_the_loop(app: Any) -> Any:
-    """*app*, which writes its page without awaiting anything, in a thread: a thousand tasks take 0.5 s."""
+    """*app* on a loop of its own in a thread: to write the page of a thousand tasks takes 0.5 s."""
 
     async def answering(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -150,11 +150,7 @@ def _off_the_loop(app: Any) -> Any:
         async def note(message: Any) -> None:
             answer.append(message)
 
-        def write() -> None:
-            with suppress(StopIteration):
-                app(scope, asked, note).send(None)
-
-        await asyncio.to_thread(write)
+        await asyncio.to_thread(lambda: asyncio.run(app(scope, asked, note)))
         for message in answer:
             await send(message)
 
