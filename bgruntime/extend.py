@@ -62,7 +62,7 @@ from ._parts import ports
 from ._parts.mailbox import Mailbox
 from ._parts.secrets import MASK, Secrets, secret_parts
 from ._parts.sketch import BOUNDS, Sketch
-from ._parts.texts import capped, message_of, name_of
+from ._parts.texts import capped, finite, message_of, name_of
 from ._reserve import Reservation
 
 __all__ = [
@@ -127,6 +127,7 @@ __all__ = [
     "arguments_of",
     "capped",
     "definition_of",
+    "finite",
     "is_adopted",
     "loop_of",
     "mark_trace",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Any
 
 MESSAGE_LIMIT = 2_000  # characters
 
@@ -17,6 +19,16 @@ def capped(text: str, limit: int) -> str:
 def in_a_line(text: str, limit: int) -> str:
     """*text* in one line, cut as `capped` does."""
     return capped(" ".join(text.split()), limit)
+
+
+def finite(value: Any) -> Any:
+    """What JSON made, with a word for each number that JSON does not know: "nan", "inf" and "-inf"."""
+    if isinstance(value, dict):
+        parts: Any = value  # pyright: ignore[reportUnknownVariableType]
+        return {name: finite(part) for name, part in parts.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]  # pyright: ignore[reportUnknownVariableType]
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def message_of(error: BaseException, scrub: Callable[[str], str] = str) -> str:

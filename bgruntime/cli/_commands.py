@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bgruntime import JournalUnavailable
+from bgruntime.extend import finite
 from bgruntime.journal import AttemptFailure, Failure, FailureGroup, Journal
 
 from ._text import ago, local, one_line, table
@@ -151,4 +152,4 @@ def counted(number: int) -> str:
 
 
 def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=True))
+    print(json.dumps(finite(value), indent=1, ensure_ascii=True, allow_nan=False))

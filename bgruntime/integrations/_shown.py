@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from bgruntime import Health, Job, RuntimeStats
-from bgruntime.extend import MASK, arguments_of, definition_of, secrets_of, times_of
+from bgruntime.extend import MASK, arguments_of, definition_of, finite, secrets_of, times_of
 from bgruntime.journal import Failure
 
 from ._problems import json_of
@@ -277,16 +277,6 @@ def failure_details(failure: Failure, *, arguments: bool) -> dict[str, Any]:
         "obstacle": failure.obstacle,
     }
     if arguments:
-        kept: Any = _finite(failure.args)
+        kept: Any = finite(failure.args)
         shown["arguments"] = kept if isinstance(kept, dict) else {"args": kept}
     return shown
-
-
-def _finite(value: Any) -> Any:
-    """The same with a word for each number that JSON does not know."""
-    if isinstance(value, dict):
-        parts: Any = value  # pyright: ignore[reportUnknownVariableType]
-        return {name: _finite(part) for name, part in parts.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]  # pyright: ignore[reportUnknownVariableType]
-    return value if not isinstance(value, float) or math.isfinite(value) else str(value)

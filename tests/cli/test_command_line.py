@@ -94,6 +94,24 @@ def test_one_job_is_shown_with_its_arguments_and_traceback(path, capsys):
     assert (told["id"], told["args"], told["error"]) == (ids[3], {"n": 3}, "ValueError")
 
 
+def test_what_is_printed_as_json_is_json_also_where_an_argument_is_no_number_of_it(path, capsys):
+    async def fail(x: list[float]) -> None:
+        raise LookupError
+
+    async def fill() -> str:
+        async with Runtime(journal=path) as rt:
+            job = await rt.submit(ordinary(fail), [float("nan"), float("-inf"), 1.5])
+            await job.wait()
+            return job.id
+
+    def no_json(word: str) -> None:
+        raise AssertionError(word)
+
+    assert main(["show", asyncio.run(fill()), "--journal", str(path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out, parse_constant=no_json)
+    assert told["args"] == {"x": ["nan", "-inf", 1.5]}
+
+
 def test_nothing_that_a_terminal_obeys_is_printed(path, capsys):
     ids = filled(path)
     for arguments in (["failures"], ["failures", "--groups"], ["show", ids[-1]]):
