@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -284,6 +285,21 @@ def test_where_no_thread_is_to_be_had_a_temporary_directory_is_removed_on_the_lo
             async with tempdir() as folder:
                 assert folder.exists()
             assert not folder.exists()
+
+    run(main)
+
+
+def test_a_temporary_directory_that_was_entered_outside_is_left_inside_a_job(run: Any) -> None:
+    async def main() -> None:
+        stack = AsyncExitStack()
+        folder = await stack.enter_async_context(tempdir())
+
+        async def leave() -> None:
+            await stack.aclose()
+
+        async with Runtime() as rt:
+            await (await rt.submit(leave))
+        assert not folder.exists()
 
     run(main)
 

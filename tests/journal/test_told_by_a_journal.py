@@ -234,9 +234,13 @@ def test_a_job_adopted_again_while_its_old_handle_is_held_leaves_the_id_with_tha
     run(main)
 
 
-def test_the_timeout_of_a_durable_job_begins_with_its_function(run: Any, clock: Any) -> None:
+@pytest.mark.parametrize("lazy", [False, True], ids=["any Task", "lazy Tasks"])
+def test_the_timeout_of_a_durable_job_begins_with_its_function(run: Any, clock: Any, lazy: bool) -> None:
     """While the journal still writes that it starts, its time does not run."""
     ran: list[str] = []
+
+    def make(loop: Any, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        return asyncio.Task(coroutine, loop=loop, **options)
 
     async def work() -> None:
         ran.append("begun")
@@ -244,6 +248,8 @@ def test_the_timeout_of_a_durable_job_begins_with_its_function(run: Any, clock: 
 
     async def main() -> None:
         notebook, written = Notebook(), asyncio.Event()
+        if lazy:
+            asyncio.get_running_loop().set_task_factory(make)
 
         async def slowly() -> bool:
             await written.wait()

@@ -45,8 +45,9 @@ def test_run_at_is_kept_as_seconds_since_the_epoch() -> None:
     assert TaskOptions(run_at=5).run_at_s == 5
 
 
-def test_a_default_hashes_like_its_value() -> None:
+def test_a_default_hashes_and_looks_like_its_value() -> None:
     assert {default("wait"): 1} == {"wait": 1}
+    assert repr(default("wait")) == "'wait'"
 
 
 @pytest.mark.parametrize("old", JobState)
