@@ -233,9 +233,9 @@ def count(connection: sqlite3.Connection, wanted: Filter) -> int:
 def groups(connection: sqlite3.Connection, wanted: Filter, limit: int) -> list[FailureGroup]:
     """Failures by cause, the most frequent first."""
     where, values = wanted.conditions()
-    for column, value in (("cause.task", wanted.task), ("cause.error", wanted.error)):
-        if value is not None:
-            where, values = f"{where} AND {column} = ?", [*values, value]
+    if wanted.task is not None or wanted.error is not None:
+        where += " AND cause.id IN (SELECT value FROM json_each(?))"
+        values.append(json.dumps(causes_of(connection, wanted.task, wanted.error)))
     sql = GROUPS.format(states=",".join(str(int(state)) for state in wanted.states), and_more=where)
     rows = connection.execute(sql, [*values, limit])
     return [
@@ -281,7 +281,7 @@ def failure_of(row: Sequence[Any]) -> Failure:
         attempts_of(errors),
         crashes,
         bool(durable),
-        obstacle or (OVER.get(state) if owner is None else HELD),
+        HELD if owner is not None else OVER.get(state) or obstacle,
         redrives,
         max(0, budget - redrives) if state == Row.RETRYABLE else 0,
         None if due is None else due / 1000,

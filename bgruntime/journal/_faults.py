@@ -87,6 +87,8 @@ def is_poison(error: BaseException) -> bool:
 def describe(path: str, error: BaseException) -> str:
     """One line for people: the file, the kind of trouble, and what was said."""
     fault = fault_of(error)
+    if isinstance(error, Refused) and str(error).startswith(f"{path} "):
+        return f"journal {error}"
     if fault in (Fault.REFUSED, Fault.LOCKED) and not isinstance(error, sqlite3.Error):
         return f"journal {path}: {error}"
     if fault is Fault.OTHER:

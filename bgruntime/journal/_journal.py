@@ -29,7 +29,7 @@ from bgruntime.extend import (
 from ._access import LOCK_LIMIT, Access
 from ._batch import Ending
 from ._codec import Payload
-from ._failures import INTERRUPTED, Filter, matching
+from ._failures import HELD, INTERRUPTED, Filter, matching
 from ._feed import Feed
 from ._keys import SLOTS, Keys, key_of, milliseconds
 from ._leader import Leader, Service
@@ -40,6 +40,7 @@ from ._recorder import ERRORS, Recorder, options_of
 from ._redrive import HOLD, Redriver, freed, succeeded
 from ._shelf import Shelf, When, filter_of
 from ._states import Row
+from ._texts import storable
 from ._upkeep import Retention, Upkeep
 from ._writer import Writer
 
@@ -426,6 +427,7 @@ class Journal(Shelf):
             QueueFull, RuntimeClosed: as `submit`; what was accepted before that runs.
         """
         filters = self._redrivable(task=task, error=error, since=since, reason=reason)
+        id = id and storable(id)
         if dry_run or self._redriver is None:
             return await self._mark(id, filters, dry_run=dry_run)
         if id is not None:
@@ -446,8 +448,8 @@ class Journal(Shelf):
     async def _mark(self, id: str | None, filters: Sequence[Filter], *, dry_run: bool) -> list[str]:
         if id is not None:
             await self._check_redrivable(id)
-            if not dry_run:
-                await self._writer.step(ask_one, id, self._now())
+            if not dry_run and not await self._writer.step(ask_one, id, self._now()):
+                raise LookupError(f"failure {id!r} cannot be redriven: {HELD}")
             return [id]
         await self._settled()
         ids: list[str] = []

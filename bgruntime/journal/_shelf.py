@@ -153,7 +153,7 @@ class Shelf:
     async def get(self, id: str) -> Failure | None:
         """The job with this id, over or not; None when there is none."""
         await self._settled()
-        return await self._access.read(_failures.get, id, self._known, self._now())
+        return await self._access.read(_failures.get, storable(id), self._known, self._now())
 
     async def groups(
         self, *, task: str | None = None, error: str | None = None, since: When = None, limit: int = 100
@@ -183,7 +183,7 @@ class Shelf:
             if dry_run:
                 found = await self.get(id)
                 return int(found is not None and found.state in ("retryable", "discarded", "quarantined"))
-            return await self._writer.step(give_up, id, self._now())
+            return await self._writer.step(give_up, storable(id), self._now())
         if task is None and error is None and since is None:
             raise ValueError("discard needs an id or a filter; to delete what is old, use purge")
         wanted = filter_of(task=task, error=error, since=since)
@@ -290,6 +290,7 @@ def filter_of(
     reason: str | None = None,
 ) -> Filter:
     """The filter that people mean."""
+    task, error, reason = (text and storable(text) for text in (task, error, reason))  # as it was written
     return Filter.of(
         task=task, error=error, since=seconds(since), until=seconds(until), state=state, reason=reason
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from enum import IntEnum
 
 
@@ -34,5 +35,6 @@ def rows_of(word: str) -> tuple[Row, ...]:
     found = tuple(row for row in Row if row >= Row.RETRYABLE and row.word == word)
     if not found:
         known = sorted({row.word for row in Row if row >= Row.RETRYABLE})
-        raise ValueError(f"no such state: {word!r}; a journaled job is one of {', '.join(known)}")
+        near = "".join(f"; did you mean {one!r}?" for one in get_close_matches(str(word), known, n=1))
+        raise ValueError(f"no such state: {word!r}; a journaled job is one of {', '.join(known)}{near}")
     return found

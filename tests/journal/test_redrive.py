@@ -493,3 +493,17 @@ def test_what_a_shutdown_interrupted_is_redriven_with_everything_else(run, path)
         assert seen == [1, 1]
 
     run(main)
+
+
+def test_a_redrive_that_somebody_else_began_just_now_is_no_success(run, path, monkeypatch):
+    async def main_():
+        async with Journal(path) as journal:
+
+            async def found(id: str) -> None:  # and a moment later it is taken
+                pass
+
+            monkeypatch.setattr(journal, "_check_redrivable", found)
+            with pytest.raises(LookupError, match="cannot be redriven: it is being redriven now"):
+                await journal.redrive("taken")
+
+    run(main_)
