@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
+from unicodedata import east_asian_width
 
-from bgruntime.extend import ports
+from bgruntime.extend import finite, ports
 
 LINE = 100  # characters
+UNBOUNDED = 1 << 31  # columns where no terminal is
+LEAST = 40  # columns of a terminal for the last one of a table, unless it needs less
+
+
+def terminal() -> int:
+    """How many columns there are to print in."""
+    bounded = "COLUMNS" in os.environ or (sys.stdout is not None and sys.stdout.isatty())
+    return shutil.get_terminal_size().columns if bounded else UNBOUNDED
 
 
 def one_line(text: str, limit: int = LINE) -> str:
@@ -16,13 +30,42 @@ def one_line(text: str, limit: int = LINE) -> str:
     return flat if len(flat) <= limit else flat[: limit - 1] + "…"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns as wide as what stands in them; the last one as it is."""
-    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head) - 1)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1]]).rstrip()
-        for row in (head, *rows)
-    )
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], columns: int, below: Sequence[int] = ()) -> str:
+    """Columns as wide as what stands in them; the last one is cut where the terminal ends.
+
+    Where that would leave too little of it, the cells *below* are on a second line of their row.
+    """
+    widths = [max(width_of(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    before, last = sum(width + 2 for width in widths[:-1]), widths[-1]
+    widths[-1] = 0  # nothing stands behind it
+    lines: list[str] = []
+    for row in (head, *rows):
+        cells = [cell + " " * (width - width_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        if before + min(last, LEAST) <= columns:
+            lines.append("  ".join(cells))
+        else:
+            lines.append("  ".join(cell for place, cell in enumerate(cells) if place not in below))
+            lines.append("  " + "  ".join(row[place] for place in below))
+    return "\n".join(cut(line.rstrip(), columns) for line in lines)
+
+
+def width_of(text: str) -> int:
+    """The columns that it takes: East Asian letters take two each."""
+    return len(text) if text.isascii() else sum(1 + (east_asian_width(letter) in "FW") for letter in text)
+
+
+def cut(text: str, columns: int) -> str:
+    """As much of it as has room."""
+    if width_of(text) <= columns:
+        return text
+    while text and width_of(text) >= columns:
+        text = text[:-1]
+    return text + "…"
+
+
+def as_json(value: Any) -> str:
+    """JSON in ASCII, for a program to read."""
+    return json.dumps(finite(value), indent=1, ensure_ascii=True, allow_nan=False)
 
 
 def ago(at: float) -> str:
@@ -36,4 +79,7 @@ def ago(at: float) -> str:
 
 def local(at: float) -> str:
     """An instant in the time zone of this machine."""
-    return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
+    try:
+        return datetime.fromtimestamp(at).astimezone().isoformat(" ", "seconds")
+    except (OverflowError, ValueError, OSError):
+        return f"{at:,.0f} seconds after 1970"

@@ -6,53 +6,27 @@ import asyncio
 import json
 import subprocess
 import sys
-from pathlib import Path
+import tomllib
+from importlib.metadata import EntryPoint
 
 import pytest
 
 from bgruntime import Runtime
 from bgruntime.cli import main
+from tests.cli.steps import filled
 from tests.journal.programs import ROOT
 from tests.journal.steps import Switch, durable, ordinary, until
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "jobs.db"
-
-
-async def failing(n: int) -> None:
-    raise ValueError(f"number {n}")
-
-
-async def hostile(text: str) -> None:
-    raise ConnectionError("\x1b[2J\nsecond line\u202e")
-
-
-def filled(path: Path) -> list[str]:
-    """Ids of five failures of one task, two of another."""
-
-    async def fill() -> list[str]:
-        async with Runtime(journal=path) as rt:
-            first, second = ordinary(failing, name="cli.failing"), ordinary(hostile, name="cli.hostile")
-            jobs = [await rt.submit(first.with_options(tags=["x"]), n) for n in range(5)]
-            jobs += [await rt.submit(second, "\x1b[31m") for _ in range(2)]
-            for job in jobs:
-                await job.wait()
-            return [job.id for job in jobs]
-
-    return asyncio.run(fill())
-
-
 def test_failures_are_listed_the_newest_first_with_what_happened(path, capsys):
     ids = filled(path)
-    assert main(["failures", "--journal", str(path)]) == 0
+    assert main(["failures", "--journal", str(path)]) == 1
     head, *rows = capsys.readouterr().out.splitlines()
     assert head.split() == ["ID", "TASK", "STATE", "ATTEMPTS", "WHEN", "WHAT"]
     assert {row.split()[0] for row in rows[:7]} == set(ids)
     assert sum("cli.failing" in row and "ValueError: number" in row for row in rows) == 5
     assert rows[-1].startswith("7 failures in ")
-    assert "python -m bgruntime show ID" in rows[-1]
+    assert f"bgruntime show ID --journal {path}" in rows[-1]
 
 
 def test_filters_and_the_limit_choose_what_is_listed(path, capsys):
@@ -65,19 +39,19 @@ def test_filters_and_the_limit_choose_what_is_listed(path, capsys):
         (["--state", "completed"], 0),
         (["--limit", "3"], 3),
     ):
-        assert main(["failures", "--journal", str(path), "--json", *arguments]) == 0
+        assert main(["failures", "--journal", str(path), "--json", *arguments]) == (1 if count else 0)
         assert len(json.loads(capsys.readouterr().out)) == count
-    assert main(["failures", "--journal", str(path), "--limit", "3"]) == 0
+    assert main(["failures", "--journal", str(path), "--limit", "3"]) == 1
     assert "the newest 3 of 7 failures" in capsys.readouterr().out
 
 
 def test_failures_are_counted_by_cause(path, capsys):
     filled(path)
-    assert main(["failures", "--journal", str(path), "--groups"]) == 0
+    assert main(["failures", "--journal", str(path), "--groups"]) == 1
     _, first, second = capsys.readouterr().out.splitlines()
     assert first.split()[:3] == ["5", "cli.failing", "ValueError"]
     assert second.split()[:3] == ["2", "cli.hostile", "ConnectionError"]
-    assert main(["failures", "--journal", str(path), "--groups", "--json"]) == 0
+    assert main(["failures", "--journal", str(path), "--groups", "--json"]) == 1
     assert [one["count"] for one in json.loads(capsys.readouterr().out)] == [5, 2]
 
 
@@ -114,8 +88,8 @@ def test_what_is_printed_as_json_is_json_also_where_an_argument_is_no_number_of_
 
 def test_nothing_that_a_terminal_obeys_is_printed(path, capsys):
     ids = filled(path)
-    for arguments in (["failures"], ["failures", "--groups"], ["show", ids[-1]]):
-        assert main([*arguments, "--journal", str(path)]) == 0
+    for arguments, code in ((["failures"], 1), (["failures", "--groups"], 1), (["show", ids[-1]], 0)):
+        assert main([*arguments, "--journal", str(path)]) == code
         said = capsys.readouterr().out
         assert "\x1b" not in said
         assert "\u202e" not in said
@@ -152,10 +126,10 @@ def test_a_redrive_is_done_by_the_application_that_runs(run, path, capsys):
     run(main_)
 
 
-def test_what_is_not_there_is_exit_code_1_and_says_so(path, capsys):
+def test_what_is_not_there_is_exit_code_2_and_says_so(path, capsys):
     filled(path)
     for command in ("show", "redrive"):
-        assert main([command, "nobody", "--journal", str(path)]) == 1
+        assert main([command, "nobody", "--journal", str(path)]) == 2
         assert "'nobody'" in capsys.readouterr().err
 
 
@@ -193,6 +167,11 @@ def test_a_state_there_is_not_is_exit_code_2_and_names_those_there_are(path, cap
     assert "discarded" in capsys.readouterr().err
 
 
+def test_the_program_is_what_the_module_runs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert EntryPoint("bgruntime", project["scripts"]["bgruntime"], "console_scripts").load() is main
+
+
 def test_the_module_runs_and_takes_the_journal_from_the_environment(path):
     ids = filled(path)
     done = subprocess.run(
@@ -203,5 +182,6 @@ def test_the_module_runs_and_takes_the_journal_from_the_environment(path):
         timeout=30,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (1, "")
     assert ids[0] in done.stdout
+    assert "python -m bgruntime show ID" in done.stdout
