@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -101,10 +102,15 @@ class Shelf:
             state: retryable, discarded, quarantined, cancelled or completed.
             reason: why it entered its state.
             limit: how many at most.
+
+        Raises:
+            ValueError: *limit* is below 0 or no whole number, there is no such *state*, or a `datetime`
+                has no time zone.
         """
         wanted = filter_of(task=task, error=error, since=since, until=until, state=state, reason=reason)
+        most = how_many(limit)
         await self._settled()
-        return await self._access.read(_failures.failures, wanted, limit, self._known, self._now())
+        return await self._access.read(_failures.failures, wanted, most, self._known, self._now())
 
     async def trends(self, *, task: str | None = None, since: When = None) -> list[Trend]:
         """Hour by hour what became of jobs and how long they took, of all processes; the oldest hour first.
@@ -160,8 +166,9 @@ class Shelf:
     ) -> list[FailureGroup]:
         """Open failures by task, exception and innermost line of the application; the most frequent first."""
         wanted = filter_of(task=task, error=error, since=since)
+        most = how_many(limit)
         await self._settled()
-        return await self._access.read(_failures.groups, wanted, limit)
+        return await self._access.read(_failures.groups, wanted, most)
 
     async def discard(
         self,
@@ -294,6 +301,13 @@ def filter_of(
     return Filter.of(
         task=task, error=error, since=seconds(since), until=seconds(until), state=state, reason=reason
     )
+
+
+def how_many(limit: int) -> int:
+    """*limit* as SQLite can count it. Raises ValueError for what is no number of rows."""
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise ValueError(f"limit is a whole number and at least 0, got {limit!r}")
+    return min(limit, sys.maxsize)
 
 
 def seconds(moment: When) -> float | None:

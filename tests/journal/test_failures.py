@@ -251,6 +251,14 @@ def test_failures_are_found_by_task_error_time_state_and_reason_the_newest_first
             assert await journal.count(state="quarantined") == 0
             assert await journal.count(reason="failed", task="second-task", error="ConnectionError") == 5
             assert len(await journal.failures(limit=3)) == 3
+            assert await journal.failures(limit=0) == []
+            assert len(await journal.failures(limit=10**30)) == 10
+            assert sum(group.count for group in await journal.groups(limit=10**30)) == 10
+            for limit in (-1, True, 2.5, None):
+                with pytest.raises(ValueError, match="limit is a whole number"):
+                    await journal.failures(limit=limit)
+                with pytest.raises(ValueError, match="limit is a whole number"):
+                    await journal.groups(limit=limit)
             with pytest.raises(ValueError, match="completed, discarded"):
                 await journal.failures(state="lost")
             with pytest.raises(ValueError, match="time zone"):
