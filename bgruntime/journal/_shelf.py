@@ -36,9 +36,11 @@ ON CONFLICT(name) DO UPDATE SET value = ?2 WHERE ?2 - CAST(value AS REAL) NOT BE
 COUNT_JOBS = "SELECT state, count(*) FROM job GROUP BY state"
 COUNT_ENDED = "SELECT state, count(*) FROM ended GROUP BY state"
 COUNT_OWNERS = "SELECT count(*) FROM owner"
-GIVE_UP = """
-UPDATE ended SET state = 8, due_ms = NULL, changed_ms = ? WHERE owner IS NULL AND state IN (3, 5, 6)
+ONE_TO_GIVE_UP = """
+WHERE owner IS NULL AND state IN (3, 5, 6)
 AND key IN (SELECT key FROM ended WHERE id = ? ORDER BY key DESC LIMIT 1)"""
+GIVE_UP = f"UPDATE ended SET state = 8, due_ms = NULL, changed_ms = ? {ONE_TO_GIVE_UP}"
+COUNT_TO_GIVE_UP = f"SELECT count(*) FROM ended {ONE_TO_GIVE_UP}"
 GIVE_UP_PAGE = "UPDATE ended SET state = 8, due_ms = NULL, changed_ms = ? WHERE owner IS NULL AND key = ?"
 ASK = """
 UPDATE ended SET state = 3, due_ms = ?, budget = max(budget, redrives + 1), changed_ms = ?
@@ -188,8 +190,8 @@ class Shelf:
         """
         if id is not None:
             if dry_run:
-                found = await self.get(id)
-                return int(found is not None and found.state in ("retryable", "discarded", "quarantined"))
+                await self._settled()
+                return await self._access.read(count_to_give_up, storable(id))
             return await self._writer.step(give_up, storable(id), self._now())
         if task is None and error is None and since is None:
             raise ValueError("discard needs an id or a filter; to delete what is old, use purge")
@@ -324,6 +326,12 @@ def seconds(moment: When) -> float | None:
 def give_up(connection: sqlite3.Connection, id: str, now: int) -> int:
     """Put one failure away."""
     return connection.execute(GIVE_UP, (now, id)).rowcount
+
+
+def count_to_give_up(connection: sqlite3.Connection, id: str) -> int:
+    """How many `give_up` would put away: one or none."""
+    found: int = connection.execute(COUNT_TO_GIVE_UP, [id]).fetchone()[0]
+    return found
 
 
 def each(connection: sqlite3.Connection, sql: str, rows: list[tuple[int, ...]]) -> int:

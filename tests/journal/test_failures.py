@@ -350,6 +350,7 @@ def test_what_was_put_away_is_neither_open_nor_redriven_and_still_found_by_its_i
             others = await all_failed(rt, calling, 2, name="stays")
             assert await rt.journal.discard(jobs[0].id, dry_run=True) == 1
             assert await rt.journal.discard(jobs[0].id) == 1
+            assert await rt.journal.discard(jobs[0].id, dry_run=True) == 0
             assert await rt.journal.discard(jobs[0].id) == 0
             assert await rt.journal.discard("no such id") == 0
             assert await rt.journal.discard(task="put-away", dry_run=True) == 4
