@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -64,6 +65,12 @@ def start(body: Body, folder: Path) -> tuple[Any, Connection]:
     return process, ours
 
 
+async def pressing_frozen(folder: Path, pipe: Connection) -> None:
+    """The same with what has been imported out of the collector's sight."""
+    gc.freeze()
+    await pressing(folder, pipe)
+
+
 async def pressing(folder: Path, pipe: Connection) -> None:
     """Accept as fast as it goes from ten submitters; tell how much that was and the longest wait."""
     async with Runtime(queue_size=1_000_000, journal=folder / "jobs.db") as rt:
@@ -84,9 +91,9 @@ async def pressing(folder: Path, pipe: Connection) -> None:
         os.kill(os.getpid(), signal.SIGKILL)  # nothing of it shall run
 
 
-def pressed(folder: Path) -> tuple[float, float, float]:
+def pressed(folder: Path, body: Body = pressing) -> tuple[float, float, float]:
     """Poorest share of a fair one, worst wait in ms, and accepts a second of all together."""
-    members = [start(pressing, folder) for _ in range(PROCESSES)]
+    members = [start(body, folder) for _ in range(PROCESSES)]
     for _, pipe in members:
         pipe.recv()
     for _, pipe in members:
@@ -152,11 +159,15 @@ async def take_overs(folder: Path, deaths: int) -> list[float]:
 
 def several_processes(plan: Plan) -> Iterator[Figure]:
     shares: list[tuple[float, float, float]] = []
+    frozen: list[float] = []
     for _ in range(plan.rounds):
         with tempfile.TemporaryDirectory(dir=PLACE) as folder:
             shares.append(pressed(Path(folder)))
+        with tempfile.TemporaryDirectory(dir=PLACE) as folder:
+            frozen.append(pressed(Path(folder), pressing_frozen)[1])
     yield Figure("4 processes on one file: poorest share of a fair one", "share", [one[0] for one in shares])
     yield Figure("4 processes on one file: worst wait", "ms", [one[1] for one in shares])
+    yield Figure("4 processes on one file: worst wait after gc.freeze()", "ms", frozen)
     yield Figure("4 processes on one file: accepts together", "1/s", [one[2] for one in shares])
     starts = 40 if plan.quick else 500
     with tempfile.TemporaryDirectory(dir=PLACE) as folder:
