@@ -39,6 +39,12 @@ def ordinary(function: Callable[..., Any], **options: Any) -> Any:
     return task(function, name=name, **options)
 
 
+def is_writing(writer: Any, what: str) -> bool:
+    """Whether the batch under way has something of *what*; there may be others, of the journal's own."""
+    batch = writer._in_flight
+    return batch is not None and bool(getattr(batch, what))
+
+
 class Switch:
     """Something outside that is broken until somebody repairs it."""
 
@@ -53,4 +59,4 @@ class Switch:
         return value
 
 
-__all__ = ["Registry", "Switch", "durable", "ordinary", "until"]
+__all__ = ["Registry", "Switch", "durable", "is_writing", "ordinary", "until"]

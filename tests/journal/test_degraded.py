@@ -21,7 +21,7 @@ from bgruntime.journal import Journal, _access, _session, _writer
 from bgruntime.journal._states import Row
 
 from .programs import line_of, program, started
-from .steps import Switch, durable, ordinary, until
+from .steps import Switch, durable, is_writing, ordinary, until
 
 
 class Ear:
@@ -653,7 +653,7 @@ def test_who_left_while_the_disk_hung_is_not_told_and_its_job_does_not_run(run, 
             monkeypatch.setattr(_session.Session, "write", hang)
             task = durable(look)
             leaving, staying = (asyncio.ensure_future(rt.submit(task, n)) for n in (1, 2))
-            await until(lambda: rt.journal._writer._in_flight)
+            await until(lambda: is_writing(rt.journal._writer, "accepts"))
             leaving.cancel()
             with pytest.raises(AcceptUnknown):
                 await staying

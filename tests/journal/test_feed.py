@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 
 from bgruntime import Runtime
-from bgruntime.journal import _feed, _ledger
+from bgruntime.journal import Journal, _feed, _ledger
 from bgruntime.journal._flocks import Flock
 
 from .steps import durable, until
@@ -30,6 +30,12 @@ def nothing_is_written(path) -> Iterator[None]:
         yield
     finally:
         lock.close()
+
+
+async def writer_waits(journal: Journal) -> None:
+    """Until the writer waits for its turn, while `nothing_is_written`."""
+    await journal._access.read(lambda connection: None)  # behind a batch that had its turn before
+    await until(lambda: journal._writer._in_flight)
 
 
 async def scanned(rt: Runtime) -> asyncio.Task[None]:
@@ -54,7 +60,7 @@ def test_what_is_accepted_while_doubtful_rows_are_about_to_be_given_back_stays_h
             await until(lambda: not rt.journal.waiting())
             with nothing_is_written(path):
                 first = asyncio.create_task(rt.submit(task, 1))
-                await until(lambda: rt.journal._writer._in_flight)
+                await writer_waits(rt.journal)
                 look = await scanned(rt)
                 second = asyncio.create_task(rt.submit(task, 2))
                 await until(lambda: rt.journal._ledger.accepts)
@@ -118,7 +124,7 @@ def test_rows_of_jobs_that_are_over_are_not_given_back_before_they_are_deleted(r
             with nothing_is_written(path):
                 gate.set()
                 await asyncio.gather(*jobs)
-                await until(lambda: rt.journal._writer._in_flight)
+                await writer_waits(rt.journal)
                 look = await scanned(rt)
             await look
             await until(lambda: not rows("SELECT 1 FROM job"))

@@ -29,7 +29,7 @@ from tests.promises.steps import turns
 
 from .steps import durable, until
 from .test_batch import no_writing_beyond
-from .test_feed import nothing_is_written
+from .test_feed import nothing_is_written, writer_waits
 from .test_files import opened
 
 
@@ -240,7 +240,7 @@ def test_who_asks_while_the_file_falls_ill_is_refused_and_does_not_wait(run, pat
             writer, answers = rt.journal._writer, []
             with nothing_is_written(path):
                 asking: list[Any] = [asyncio.ensure_future(writer.step(gone))]
-                await until(lambda: writer._in_flight)
+                await writer_waits(rt.journal)
                 asking += [asyncio.ensure_future(writer.step(lambda connection: 1)) for _ in range(2)]
                 asking.append(asyncio.ensure_future(rt.submit(durable(work))))
                 await until(lambda: rt.journal._ledger.accepts)
@@ -266,7 +266,7 @@ def test_no_commit_is_made_for_what_nobody_waits_for_any_more(run, path):
             writer = journal._writer
             with nothing_is_written(path):
                 held = asyncio.ensure_future(writer.step(gone))
-                await until(lambda: writer._in_flight)
+                await writer_waits(journal)
                 row = (1, "job-1", 0, "t", "{}", None, 0, None, 1, None)
                 writer.accept([row]).cancel()
             await held
@@ -295,7 +295,7 @@ def test_nothing_is_committed_for_submits_that_were_all_given_up(run, path):
             writer = rt.journal._writer
             with nothing_is_written(path):
                 held = asyncio.ensure_future(writer.step(gone))
-                await until(lambda: writer._in_flight)
+                await writer_waits(rt.journal)
                 submits = [asyncio.ensure_future(rt.submit(durable(work), n)) for n in range(3)]
                 await until(lambda: rt.journal._ledger.accepts)
                 for submit in submits:
