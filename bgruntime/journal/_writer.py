@@ -277,7 +277,10 @@ class Writer:
             if accept.deadline + GRACE > now:  # and so are all that came after it
                 self._set_alarm(accept.deadline + GRACE - now)
                 return
-            settle(accept.future, AcceptUnknown(accept.rows[0][1], why))
+            if self._access.ill is not None and accept not in begun:  # so nobody is writing it
+                settle(accept.future, self._access.refusal())
+            else:
+                settle(accept.future, AcceptUnknown(accept.rows[0][1], why))
 
     def _refuse_all(self) -> None:
         while self._ledger.steps:

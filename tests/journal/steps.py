@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from bgruntime import Registry, task
@@ -39,6 +41,16 @@ def ordinary(function: Callable[..., Any], **options: Any) -> Any:
     return task(function, name=name, **options)
 
 
+def directory_instead(path: Path) -> None:
+    """A directory stands where the journal was, whose process may make a file there meanwhile."""
+    while not path.is_dir():
+        for file in path.parent.glob(path.name + "*"):
+            if file.is_file():
+                file.unlink(missing_ok=True)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+
+
 def is_writing(writer: Any, what: str) -> bool:
     """Whether the batch under way has something of *what*; there may be others, of the journal's own."""
     batch = writer._in_flight
@@ -59,4 +71,4 @@ class Switch:
         return value
 
 
-__all__ = ["Registry", "Switch", "durable", "is_writing", "ordinary", "until"]
+__all__ = ["Registry", "Switch", "directory_instead", "durable", "is_writing", "ordinary", "until"]

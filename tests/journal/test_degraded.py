@@ -21,7 +21,8 @@ from bgruntime.journal import Journal, _access, _session, _writer
 from bgruntime.journal._states import Row
 
 from .programs import line_of, program, started
-from .steps import Switch, durable, is_writing, ordinary, until
+from .steps import Switch, directory_instead, durable, is_writing, ordinary, until
+from .test_feed import nothing_is_written, writer_waits
 
 
 class Ear:
@@ -375,8 +376,7 @@ def test_what_was_accepted_into_a_file_that_is_gone_is_in_the_new_one_however_lo
         task = durable(wait)
         async with Runtime(journal=path) as rt:
             jobs = await rt.submit_many(task, [(1,), (2,)])
-            all_unlinked(path)
-            path.mkdir()
+            directory_instead(path)
             with contextlib.suppress(JournalUnavailable, AcceptUnknown):
                 await rt.submit(task, 3)
             await refuses(rt, "not a regular file")
@@ -632,6 +632,30 @@ def test_what_had_not_begun_to_be_written_when_its_time_was_over_is_not_written(
             await rt.drain()
             assert (await rt.journal.stats()).jobs == {}
             assert seen == [1]
+
+    run(main)
+
+
+def test_what_waits_behind_a_lock_that_others_hold_is_refused_by_name_when_its_time_is_over(
+    run, path, monkeypatch
+):
+    """Not as unknown: it had not begun to be written."""
+    monkeypatch.setattr(_writer, "LOCK_LIMIT", 0.05)  # of the step before it; the next try has five seconds
+    monkeypatch.setattr(_writer, "ACCEPT_LIMIT", 0.4)
+    monkeypatch.setattr(_writer, "GRACE", 0.0)
+
+    async def main():
+        async with Runtime(journal=path) as rt:
+            await until(lambda: not rt.journal.waiting())
+            with nothing_is_written(path):
+                before_it = asyncio.ensure_future(rt.journal._writer.step(lambda connection: None))
+                await writer_waits(rt.journal)
+                with pytest.raises(JournalUnavailable, match="locked by pid .* nothing was written"):
+                    await rt.submit(durable(work), 1)
+                await asyncio.wait([before_it])
+                assert isinstance(before_it.exception(), JournalUnavailable)
+            await until(lambda: rt.journal._writer.takes)
+            assert await (await rt.submit(durable(work), 2)) == 2
 
     run(main)
 

@@ -14,7 +14,7 @@ import pytest
 
 from bgruntime import AcceptUnknown, JournalUnavailable, Runtime
 from tests.journal.programs import line_of, started
-from tests.journal.steps import durable
+from tests.journal.steps import directory_instead, durable
 from tests.journal.test_degraded import HOLD, a_journal, goes_on, impatient, refuses, takes_again
 
 assert impatient  # a fixture
@@ -47,10 +47,7 @@ async def nothing_with(text: str) -> None: ...
 @contextlib.asynccontextmanager
 async def gone(rt: Runtime, path: Path) -> AsyncIterator[str]:
     """A directory stands where the file was."""
-    for file in path.parent.glob(path.name + "*"):
-        if file.is_file():
-            file.unlink()
-    path.mkdir()
+    directory_instead(path)
     with contextlib.suppress(JournalUnavailable, AcceptUnknown):
         await rt.submit(durable(nothing))
     yield "not a regular file"
