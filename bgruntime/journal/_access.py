@@ -136,7 +136,12 @@ class Access:
 
     def refusal(self) -> JournalUnavailable:
         """What a durable submit raises now."""
-        return JournalUnavailable(f"{self.ill or f'journal {self.path} is not open'}; nothing was written")
+        return JournalUnavailable(f"{self.trouble}; nothing was written")
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be written."""
+        return self.ill or f"journal {self.path} is not open"
 
     # The end
 

@@ -55,6 +55,7 @@ class Accept:
     future: Any
     then: tuple[str, list[Row]] | None = None  # what is to be true with them
     error: BaseException | None = None
+    rescued: bool = False  # they may have come into this file out of one that was taken away
 
 
 @dataclass(slots=True, eq=False)

@@ -204,6 +204,8 @@ class Writer:
                 await self._find_out(batch, error)
             elif isinstance(error, Gone):
                 await self._move()
+                for accept in batch.accepts:
+                    accept.rescued = True
             else:
                 raise error
         except Exception as second:
@@ -247,7 +249,7 @@ class Writer:
 
     def _answer_unknown(self, batch: Batch, error: Exception) -> None:
         for accept in batch.accepts:
-            settle(accept.future, AcceptUnknown(accept.rows[0][1], describe(self._path, error)))
+            settle(accept.future, unknown(accept, describe(self._path, error)))
         if batch.step is not None:
             settle(batch.step.future, in_doubt(self._path, error))
 
@@ -257,10 +259,14 @@ class Writer:
         for accept in batch.accepts:
             if fault is Fault.GONE or (fault is Fault.LOCKED and accept.deadline > now + 0.001):
                 continue
-            settle(accept.future, unavailable(self._path, error))
+            self._refuse(accept, unavailable(self._path, error), describe(self._path, error))
         if batch.step is not None:
             settle(batch.step.future, unavailable(self._path, error))
         self._ledger.restore(batch)
+
+    def _refuse(self, accept: Accept, error: Exception, why: str) -> None:
+        """Nobody is writing it: its rows are not there, unless they came with those of another file."""
+        settle(accept.future, unknown(accept, why) if accept.rescued else error)
 
     def _set_alarm(self, seconds: float) -> None:
         self._alarm = self._ports.call_later(self._loop, seconds, self._expire_old)
@@ -277,16 +283,21 @@ class Writer:
             if accept.deadline + GRACE > now:  # and so are all that came after it
                 self._set_alarm(accept.deadline + GRACE - now)
                 return
-            if self._access.ill is not None and accept not in begun:  # so nobody is writing it
-                settle(accept.future, self._access.refusal())
+            if self._access.ill is not None and accept not in begun:
+                self._refuse(accept, self._access.refusal(), self._access.trouble)
             else:
-                settle(accept.future, AcceptUnknown(accept.rows[0][1], why))
+                settle(accept.future, unknown(accept, why))
 
     def _refuse_all(self) -> None:
         while self._ledger.steps:
             settle(self._ledger.steps.popleft().future, self._access.refusal())
         while self._ledger.accepts:
-            settle(self._ledger.accepts.popleft().future, self._access.refusal())
+            self._refuse(self._ledger.accepts.popleft(), self._access.refusal(), self._access.trouble)
+
+
+def unknown(accept: Accept, why: str) -> AcceptUnknown:
+    """Its rows may be on disk."""
+    return AcceptUnknown(accept.rows[0][1], why)
 
 
 def _nothing(connection: sqlite3.Connection) -> None:

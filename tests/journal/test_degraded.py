@@ -18,6 +18,7 @@ import pytest
 from bgruntime import AcceptUnknown, JournalUnavailable, Runtime
 from bgruntime.extend import JournalDegraded, JournalRecovered
 from bgruntime.journal import Journal, _access, _session, _writer
+from bgruntime.journal._faults import Locked
 from bgruntime.journal._states import Row
 
 from .programs import line_of, program, started
@@ -632,6 +633,35 @@ def test_what_had_not_begun_to_be_written_when_its_time_was_over_is_not_written(
             await rt.drain()
             assert (await rt.journal.stats()).jobs == {}
             assert seen == [1]
+
+    run(main)
+
+
+def test_what_may_have_been_rescued_from_a_file_that_is_gone_is_never_said_to_be_unwritten(
+    run, path, monkeypatch, impatient
+):
+    async def main():
+        seen, locked = [], []
+        write = _session.Session.write
+
+        async def look(n: int) -> None:
+            seen.append(n)
+
+        def lose(self, connection, batch, limit):
+            if batch.accepts and not locked:
+                locked.append(True)
+                all_unlinked(path)  # so that it is written to a file that has no name any more
+            elif batch.accepts and locked[0]:
+                raise Locked("locked by pid 1")
+            return write(self, connection, batch, limit)
+
+        async with Runtime(journal=path) as rt:
+            await until(lambda: not rt.journal.waiting())
+            monkeypatch.setattr(_session.Session, "write", lose)
+            with pytest.raises(AcceptUnknown, match="locked by pid 1$"):
+                await rt.submit(durable(look), 1)
+            locked[0] = False
+            await until(lambda: seen == [1])
 
     run(main)
 
