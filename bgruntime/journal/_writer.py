@@ -275,9 +275,10 @@ class Writer:
         """Tell those who have waited for too long; one timer does for all that wait."""
         self._alarm = None
         now = self._ports.monotonic()
-        begun = [] if self._in_flight is None else self._in_flight.accepts
+        in_flight = [] if self._in_flight is None else self._in_flight.accepts
+        begun = set(in_flight)
         why = f"journal {self._path} has not answered within {ACCEPT_LIMIT + GRACE:.0f} s"
-        for accept in (*begun, *self._ledger.accepts):
+        for accept in (*in_flight, *self._ledger.accepts):
             if accept.future.done():
                 continue
             if accept.deadline + GRACE > now:  # and so are all that came after it

@@ -55,11 +55,12 @@ asyncio.run(main())
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(200)
 @pytest.mark.skipif(
     "not __import__('os').path.exists('/proc/self/statm')", reason="reads the memory from /proc"
 )
 def test_p18_a_million_jobs_leave_memory_flat():
-    done = python(FLAT, timeout=55)
+    done = python(FLAT, timeout=180)
     assert done.returncode == 0, done.stderr[-2000:]
     assert complaints(done) == []
     blocks, size, submitted = map(int, done.stdout.split())
