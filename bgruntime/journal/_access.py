@@ -52,9 +52,9 @@ class Access:
         return self._writing is not None
 
     async def open(self) -> None:
-        """Opens the file, or tries whether the open one can be written; then it is well.
+        """Opens the file, or tries whether the open one can be written; raises what is wrong.
 
-        Raises what is wrong.
+        It is well again when what waits could be written too: see `is_well`.
         """
         if self._writing is not None:
             await self.write(self.session.beat, LOCK_LIMIT)
@@ -67,7 +67,6 @@ class Access:
                 raise
             self._writing = line
             self.on_open(owner)
-        self._is_well()
 
     async def write(
         self, function: Callable[Concatenate[sqlite3.Connection, P], R], *args: P.args, **kwargs: P.kwargs
@@ -123,11 +122,17 @@ class Access:
         if before is None:
             self.on_change(words)
 
-    def _is_well(self) -> None:
+    def is_well(self) -> None:
+        """Notes that all that waited could be written."""
         self.pause = FIRST_PAUSE
         if self.ill is not None:
             self.ill = self.fault = None
             self.on_change(None)
+
+    @property
+    def stumbles(self) -> bool:
+        """Has nothing been written since the last trouble?"""
+        return self.pause > FIRST_PAUSE
 
     def next_pause(self) -> float:
         """Seconds to wait before the next try; each time longer."""

@@ -35,7 +35,8 @@ UPDATE ended SET owner = NULL, changed_ms = :failed_ms, failed_ms = :failed_ms, 
        crashes = crashes + :crashes,
        cause = (SELECT id FROM cause WHERE task = :task AND error = :error AND place = :place),
        errors = (SELECT json_group_array(json(value))
-                 FROM (SELECT value FROM json_each(coalesce(ended.errors, '[]'))
+                 FROM (SELECT value FROM json_each(CASE WHEN json_valid(ended.errors) THEN ended.errors
+                                                             ELSE '[]' END)
                  UNION ALL SELECT value FROM json_each(coalesce(:errors, '[]')))),
        state = CASE WHEN :again AND redrives < budget THEN 3 ELSE :final END,
        due_ms = CASE WHEN :again AND redrives < budget THEN :failed_ms + (:pause << min(redrives, 16))

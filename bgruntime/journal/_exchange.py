@@ -94,10 +94,14 @@ def _checked(told: Any) -> dict[str, Any]:
 
 
 def _check_json(name: str, text: Any, kind: type) -> Any:
-    value = None if text is None else json.loads(text)
+    value = None if text is None else json.loads(text, parse_constant=_no_number)
     if value is not None and not isinstance(value, kind):
         raise ValueError(f"{name} {text!r} is no JSON of a {kind.__name__}")
     return value
+
+
+def _no_number(word: str) -> None:
+    raise ValueError(f"{word} is no number that JSON has")
 
 
 def take_in(connection: sqlite3.Connection, jobs: list[dict[str, Any]]) -> int:

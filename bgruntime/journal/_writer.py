@@ -133,9 +133,11 @@ class Writer:
 
     async def _run(self) -> None:
         try:
-            while not self._closing or (self._access.ill is None and not self._ledger.idle):
+            while not self._closing:
                 if await self._ready():
                     await self._write_next()
+            while not self._ledger.idle and await self._ready() and await self._write_next():
+                pass
         finally:
             self._refuse_all()
             if self._alarm is not None:
@@ -169,26 +171,33 @@ class Writer:
             finally:
                 timer.cancel()
 
-    async def _write_next(self) -> None:
+    async def _write_next(self) -> bool:
+        """Write what there is, or wait until there is something; False where one had better wait."""
         if self._ledger.idle:
+            self._access.is_well()
             if not self._closing:
                 await self._heard()
-            return
+            return True
         batch = self._ledger.take()
         if not batch:
-            return
+            return True
         self._in_flight = batch
         try:
             await self._access.write(self._access.session.write, batch, self._patience(batch))
         except Exception as error:
-            await self._failed(batch, error)
+            again = await self._failed(batch, error)
         else:
+            again = True
             self.commits += 1
+            self._access.is_well()
             self._ledger.written(batch)
         finally:
             self._in_flight = None
-        if batch.accepts:
+        if not again:
+            await self._rest(self._access.next_pause())
+        elif batch.accepts:
             await asyncio.sleep(0)  # who was answered just now may submit again, into the same commit
+        return again
 
     def _patience(self, batch: Batch) -> float:
         """How long this batch may wait for its turn: until its first accept has waited long enough."""
@@ -197,8 +206,12 @@ class Writer:
 
     # Trouble
 
-    async def _failed(self, batch: Batch, error: Exception) -> None:
-        """Keep what can be kept of a batch that was not written, and answer the others."""
+    async def _failed(self, batch: Batch, error: Exception) -> bool:
+        """Keep what can be kept of a batch that was not written, and answer the others.
+
+        True when it may be tried again at once: not if that was tried already.
+        """
+        stumbles = self._access.stumbles
         try:
             if isinstance(error, CommitUnknown):
                 await self._find_out(batch, error)
@@ -213,9 +226,14 @@ class Writer:
                 self._answer_unknown(batch, error)
             self._give_back(batch, second)
             await self._access.suffer(second)
+            return False
+        self._give_back(batch, error)
+        if stumbles:
+            self._access.note(error)
         else:
             self._access.errors += 1
-            self._give_back(batch, error)
+            self._access.next_pause()
+        return not stumbles
 
     async def _find_out(self, batch: Batch, error: Exception) -> None:
         """A commit failed half way. After another one, made anew, its rows are there or never will be."""

@@ -98,6 +98,15 @@ def test_a_write_that_came_too_late_is_counted_once_when_its_batch_is_written_ro
     assert file.ask("SELECT key FROM ended") == [(3,), (4,)]
 
 
+def test_a_redrive_that_failed_again_is_noted_where_what_stands_there_is_no_json(file):
+    errors = '[{"attempt": 1}]'
+    file.write(endings=[Ending(record=record(1, errors=errors)), Ending(record=record(2, errors=errors))])
+    file.ask("UPDATE ended SET errors = '[{\"attempt\": NaN}]' WHERE key = 1")
+    again = [Ending(record=record(9 + origin, origin=origin, errors=errors)) for origin in (1, 2)]
+    assert file.write(endings=again).poisoned == []
+    assert file.ask("SELECT attempt, json_array_length(errors) FROM ended ORDER BY key") == [(2, 1), (2, 2)]
+
+
 # The file's own trouble is nobody's in the batch
 
 

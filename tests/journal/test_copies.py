@@ -253,7 +253,14 @@ def test_a_file_that_is_no_export_is_refused_with_the_line(run, path, tmp_path, 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("options", "{"), ("options", "[]"), ("errors", "{}"), ("errors", "[1]"), ("errors", 5)],
+    [
+        ("options", "{"),
+        ("options", "[]"),
+        ("errors", "{}"),
+        ("errors", "[1]"),
+        ("errors", 5),
+        ("errors", '[{"at": NaN}]'),
+    ],
 )
 def test_a_line_whose_texts_are_not_the_json_of_a_journal_is_refused(run, path, tmp_path, name, text):
     async def main():

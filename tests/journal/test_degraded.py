@@ -18,7 +18,7 @@ import pytest
 from bgruntime import AcceptUnknown, JournalUnavailable, Runtime
 from bgruntime.extend import JournalDegraded, JournalRecovered
 from bgruntime.journal import Journal, _access, _session, _writer
-from bgruntime.journal._faults import Locked
+from bgruntime.journal._faults import CommitUnknown, Locked
 from bgruntime.journal._states import Row
 
 from .programs import line_of, program, started
@@ -240,6 +240,90 @@ def test_a_full_disk_fails_durable_submits_and_keeps_the_newest_failures_until_t
             await access.write(lambda c: c.execute("PRAGMA max_page_count=1000000").fetchone())
             await takes_again(rt)
             assert [one.error for one in await rt.journal.failures()] == ["ConnectionError"]
+            assert ear.kinds == ["JournalDegraded", "JournalRecovered"]
+
+    run(main)
+
+
+def no_room(access: Any) -> Any:
+    """No page more fits on the disk; what is there can be written to."""
+    return access.write(
+        lambda c: c.execute(
+            f"PRAGMA max_page_count={c.execute('PRAGMA page_count').fetchone()[0]}"
+        ).fetchone()
+    )
+
+
+def index_spoiled(access: Any) -> Any:
+    """A page is damaged that is not read before a failure is written down."""
+
+    def spoil(connection: sqlite3.Connection) -> None:
+        page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ended_state'").fetchone()[
+            0
+        ]
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        with open(access.path, "r+b") as file:
+            file.seek((page - 1) * 4096)
+            file.write(b"\xee" * 4096)
+        connection.execute("PRAGMA shrink_memory")
+
+    return access.write(spoil)
+
+
+@pytest.mark.parametrize("break_it", [no_room, index_spoiled])
+def test_what_cannot_be_written_is_tried_at_growing_pauses_and_the_trouble_is_told_once(run, path, break_it):
+    """Also where the file itself can be opened and written to in other places."""
+
+    async def main():
+        ear = Ear()
+
+        async def fail(text: str) -> None:
+            raise ValueError(text)
+
+        async with Runtime(journal=path, observers=[ear]) as rt:
+            await rt.drain()
+            access = rt.journal._access
+            await break_it(access)
+            began = time.monotonic()
+            await (await rt.submit(ordinary(fail), "x" * 100_000)).wait()
+            await until(lambda: access.errors >= 4)
+            assert time.monotonic() - began >= 0.1 + 0.2 + 0.4
+            assert ear.kinds == ["JournalDegraded"]
+            with pytest.raises(JournalUnavailable):
+                await rt.submit(durable(work))
+            await goes_on(rt)
+            if break_it is no_room:
+                await access.write(lambda c: c.execute("PRAGMA max_page_count=1000000").fetchone())
+                await takes_again(rt)
+                assert len(await rt.journal.failures()) == 2
+                assert ear.kinds == ["JournalDegraded", "JournalRecovered"]
+
+    run(main)
+
+
+def test_a_commit_that_fails_half_way_again_and_again_is_tried_at_growing_pauses(run, path, monkeypatch):
+    tries: list[float] = []
+    commit = _session._commit
+
+    def break_down(connection: sqlite3.Connection) -> None:
+        tries.append(time.monotonic())
+        if len(tries) < 6:
+            raise CommitUnknown("the disk failed during a commit: injected")
+        commit(connection)
+
+    async def main():
+        ear = Ear()
+
+        async def fail() -> None:
+            raise ValueError
+
+        async with Runtime(journal=path, observers=[ear]) as rt:
+            await rt.drain()
+            monkeypatch.setattr(_session, "_commit", break_down)
+            await (await rt.submit(ordinary(fail))).wait()
+            await until(lambda: len(tries) >= 6)
+            assert tries[1] - tries[0] < 0.1 <= tries[2] - tries[1] < tries[5] - tries[4]
+            assert len(await until(rt.journal.failures)) == 1
             assert ear.kinds == ["JournalDegraded", "JournalRecovered"]
 
     run(main)
