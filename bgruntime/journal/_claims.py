@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ._owners import Other, again, others
+from ._recorder import FIRST_PAUSE_MS
 
 PAGE = 500
 CRASHES = 2  # deaths after a start mark, then a job is quarantined
@@ -41,6 +42,14 @@ UPDATE ended SET state = 6, reason = :reason, message = :message, owner = NULL, 
                  failed_ms = :now, changed_ms = :now,
                  crashes = crashes + (SELECT crashes FROM job WHERE key = :key)
 WHERE key = (SELECT origin FROM job WHERE key = :key)"""
+USED_UP = """
+UPDATE ended SET state = 6, reason = :reason, message = :message, owner = NULL, due_ms = NULL,
+                 crashes = crashes + 1, failed_ms = :now, changed_ms = :now
+WHERE owner = :owner AND due_ms IS NOT NULL AND redrives >= budget RETURNING id, task"""
+LET_GO = """
+UPDATE ended SET owner = NULL, crashes = crashes + 1,
+                 due_ms = CASE WHEN due_ms IS NOT NULL THEN :now + (:pause << min(redrives, 16)) END
+WHERE owner = :owner"""
 RELEASE = """
 UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms),
                state = CASE state WHEN 2 THEN 0 ELSE state END
@@ -103,9 +112,10 @@ def bury(
 ) -> Buried | None:
     """Free a page of a dead process's rows, those above `after`; strike it off when there are no more.
 
-    A job that was running counts one death more; at the second it is quarantined. Looks again whether
-    the owner is dead: between the question and this transaction everything may have changed. None when
-    it is not, or when somebody else has struck it off.
+    A job that was running counts one death more; at the second it is quarantined. So is a failure whose
+    last automatic redrive was under way. Looks again whether the owner is dead: between the question and
+    this transaction everything may have changed. None when it is not, or when somebody else has struck it
+    off.
     """
     found = again(connection, gone)
     if found is None or not found.is_dead(directory):
@@ -115,10 +125,20 @@ def bury(
     for key, _, _ in looping:
         quarantine(connection, key, CRASH_LOOP, f"its process died {CRASHES} times while it ran", now_ms)
     last = max((row[0] for row in rows), default=0) if len(rows) == PAGE else None
+    told = [(id, task) for _, id, task in looping]
     if last is None:
-        connection.execute("UPDATE ended SET owner = NULL WHERE owner = ?", (gone.id,))
+        told += _bury_redrives(connection, gone, now_ms)
         connection.execute("DELETE FROM owner WHERE id = ?", (gone.id,))
-    return Buried(len(rows), last, tuple((id, task) for _, id, task in looping))
+    return Buried(len(rows), last, tuple(told))
+
+
+def _bury_redrives(connection: sqlite3.Connection, gone: Other, now_ms: int) -> list[tuple[str, str]]:
+    """Free the failures the dead was redriving; returns id and task of those that had no redrive left."""
+    values: dict[str, Any] = {"owner": gone.id, "now": now_ms, "pause": FIRST_PAUSE_MS, "reason": CRASH_LOOP}
+    values["message"] = "its process died while it was redriven for the last time"
+    used_up = connection.execute(USED_UP, values).fetchall()
+    connection.execute(LET_GO, values)
+    return used_up
 
 
 def quarantine(connection: sqlite3.Connection, key: int, reason: str, message: str, now_ms: int) -> None:

@@ -37,12 +37,12 @@ PUT_OFF_MS = 60_000  # for a failure that cannot be submitted, so that it is in 
 PASSING = (QueueFull, RuntimeClosed, JournalUnavailable)  # troubles of the runtime, not of one failure
 
 DUE = """
-SELECT key FROM ended WHERE due_ms <= ? AND owner IS NULL AND task IN (SELECT value FROM json_each(?))
-ORDER BY due_ms LIMIT ?"""
+SELECT key FROM ended WHERE due_ms <= ? AND owner IS NULL AND redrives < budget
+AND task IN (SELECT value FROM json_each(?)) ORDER BY due_ms LIMIT ?"""
 CLAIM = """
-UPDATE ended SET owner = ?, redrives = redrives + ?
-WHERE owner IS NULL AND obstacle IS NULL AND state IN (3, 5, 6, 7) AND failed_ms <= ?
-AND key IN (SELECT value FROM json_each(?))
+UPDATE ended SET owner = ?1, redrives = redrives + ?2
+WHERE owner IS NULL AND obstacle IS NULL AND state IN (3, 5, 6, 7) AND (?2 = 0 OR redrives < budget)
+AND failed_ms <= ?3 AND key IN (SELECT value FROM json_each(?4))
 RETURNING key, id, task, args, options"""
 HOLD = f"UPDATE ended SET owner = {HELD} WHERE key = ?"
 SUCCEEDED = "UPDATE ended SET state = 4, owner = NULL, due_ms = NULL, changed_ms = :now WHERE key = :key"

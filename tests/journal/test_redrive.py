@@ -12,6 +12,7 @@ from bgruntime import Discard, JobState, PayloadError, Queue, Runtime, UnknownTa
 from bgruntime.extend import RedriveExhausted
 from bgruntime.journal import Journal, _journal, _recorder, _redrive
 
+from .programs import program, ran, started
 from .steps import Registry, Switch, durable, ordinary, until
 
 
@@ -286,6 +287,45 @@ def test_a_redrive_by_hand_in_two_runtimes_at_once_runs_each_failure_once(run, p
             await until(lambda: _none_open(one))
 
     run(main)
+
+
+DYING = program("""
+log = Path(sys.argv[2])
+
+@task(name="dies-when-redriven", redrive=int(sys.argv[3]))
+async def die() -> None:
+    with log.open("a") as file:
+        file.write("run\\n")
+    if log.read_text().count("run") > 1:
+        os._exit(9)
+    raise ValueError("the first time")
+
+async def main():
+    async with Runtime(journal=sys.argv[1]) as rt:
+        if not log.exists():
+            await (await rt.submit(die)).wait()
+        while True:
+            [kept] = await rt.journal.failures()
+            if kept.state == "quarantined":
+                print(kept.reason, kept.redrives, kept.crashes, kept.redrives_left, flush=True)
+                return
+            await asyncio.sleep(0.02)
+
+asyncio.run(main())
+""")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [1, 2])
+def test_a_failure_whose_redrives_kill_the_process_is_redriven_as_often_as_was_asked_and_quarantined(
+    path, tmp_path, budget
+):
+    log = tmp_path / "runs"
+    for _ in range(budget):
+        with started(DYING, path, log, budget) as process:
+            assert process.wait(timeout=30) == 9
+    assert ran(DYING, path, log, budget) == f"crash loop {budget} {budget} 0\n"
+    assert log.read_text() == "run\n" * (1 + budget)
 
 
 # By hand
