@@ -58,6 +58,11 @@ class Accept:
     error: BaseException | None = None
     rescued: bool = False  # they may have come into this file out of one that was taken away
 
+    @property
+    def given(self) -> bool:
+        """Was an id given to one of them, which no other row may have?"""
+        return any(row[2] for row in self.rows)
+
 
 @dataclass(slots=True, eq=False)
 class Step:
@@ -139,12 +144,6 @@ def fill(connection: sqlite3.Connection, batch: Batch) -> None:
 
 
 def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
-    if batch.accepts:
-        insert = INSERT_JOB.format(owner=batch.owner)
-        connection.executemany(insert, [row for accept in batch.accepts for row in accept.rows])
-        for accept in batch.accepts:
-            if accept.then is not None:
-                connection.executemany(*accept.then)
     batch.late = 0
     if batch.updates:
         written = connection.executemany(UPDATE_JOB, batch.updates).rowcount
@@ -155,6 +154,12 @@ def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
         batch.late += len(batch.fences) - connection.executemany(DELETE_JOB, batch.fences).rowcount
     if batch.endings:
         _write_endings(connection, batch)
+    if batch.accepts:  # last: the id of a job that is over may be given again
+        insert = INSERT_JOB.format(owner=batch.owner)
+        connection.executemany(insert, [row for accept in batch.accepts for row in accept.rows])
+        for accept in batch.accepts:
+            if accept.then is not None:
+                connection.executemany(*accept.then)
 
 
 def _write_endings(connection: sqlite3.Connection, batch: Batch) -> None:
@@ -186,8 +191,6 @@ def _write_records(connection: sqlite3.Connection, endings: Sequence[Ending]) ->
 
 def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
     batch.late = 0
-    for accept in batch.accepts:
-        accept.error = _alone(connection, Batch(batch.owner, [accept]))
     parts = [Batch(updates=[update]) for update in batch.updates]
     parts += [Batch(checks=[check]) for check in batch.checks]
     parts += [Batch(fences=batch.fences)] if batch.fences else []
@@ -197,6 +200,8 @@ def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
         batch.late += part.late
         if error is not None:
             batch.poisoned.append(error)
+    for accept in batch.accepts:
+        accept.error = _alone(connection, Batch(batch.owner, [accept]))
 
 
 def _alone(connection: sqlite3.Connection, part: Batch) -> BaseException | None:

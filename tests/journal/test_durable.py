@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -18,6 +20,7 @@ from bgruntime import (
     Snooze,
     current_job,
 )
+from bgruntime.journal import _session
 
 from .steps import Switch, durable, until
 
@@ -125,6 +128,61 @@ def test_a_given_id_is_refused_while_a_job_in_the_file_has_it(run, path, tmp_pat
             await until(lambda: _is_gone(rt, "order-1"))
             again = await other.submit(task)
             await again
+
+    run(main)
+
+
+@pytest.mark.parametrize("end", ["completed", "failed", "cancelled"])
+def test_a_given_id_is_free_again_as_soon_as_its_job_is_over(run, path, end):
+    async def main():
+        async def finish(word: str) -> str:
+            if word == "failed":
+                raise ValueError(word)
+            if word == "cancelled":
+                await asyncio.Event().wait()
+            return word
+
+        task = durable(finish).with_options(id="order-1")
+        async with Runtime(journal=path) as rt:
+            for _ in range(20):
+                job = await rt.submit(task, end)
+                if end == "cancelled":
+                    job.cancel()
+                await job.wait()
+                assert job.state == {"failed": "discarded"}.get(end, end)
+
+    run(main)
+
+
+def test_the_id_of_a_submit_that_was_given_up_in_its_commit_may_be_given_again_at_once(
+    run, path, monkeypatch
+):
+    async def main():
+        begun, go_on = asyncio.Event(), threading.Event()
+        commit = _session._commit
+
+        def wait(connection: sqlite3.Connection) -> None:
+            if connection.execute("SELECT count(*) FROM job").fetchone() != (0,) and not go_on.is_set():
+                loop.call_soon_threadsafe(begun.set)
+                go_on.wait(10)
+            commit(connection)
+
+        async def answer(n: int) -> int:
+            return n
+
+        task = durable(answer).with_options(id="order-1")
+        loop = asyncio.get_running_loop()
+        async with Runtime(journal=path) as rt:
+            monkeypatch.setattr(_session, "_commit", wait)
+            first = asyncio.ensure_future(rt.submit(task, 1))
+            await begun.wait()
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+            second = asyncio.ensure_future(rt.submit(task, 2))
+            await asyncio.sleep(0)
+            go_on.set()
+            assert first.cancelled()
+            assert await (await second) == 2
 
     run(main)
 

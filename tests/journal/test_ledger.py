@@ -60,6 +60,27 @@ def test_who_gave_up_waiting_before_the_commit_began_is_not_in_it(run):
     run(main)
 
 
+def test_an_id_that_is_given_again_waits_until_the_rows_that_may_have_it_are_on_their_way_out(
+    run, monkeypatch
+):
+    monkeypatch.setattr(_ledger, "ENDINGS", 2)
+
+    async def main():
+        ledger = Ledger()
+        for n in range(3):
+            ledger.complete(Entry(f"job-{n}", n, 1))
+        free, given, behind = (
+            Accept([(n, f"job-{n}", n == 6)], 0.0, asyncio.get_running_loop().create_future())
+            for n in (5, 6, 7)
+        )
+        for accept in (free, given, behind):
+            ledger.add_accept(accept)
+        assert ledger.take().accepts == [free]
+        assert ledger.take().accepts == [given, behind]
+
+    run(main)
+
+
 def test_a_start_is_not_noted_again_of_a_job_that_is_over_by_the_time_its_batch_comes_back():
     ledger = Ledger()
     entries = [Entry(f"job-{key}", key, 1) for key in range(4)]
