@@ -41,7 +41,7 @@ UPDATE ended SET owner = NULL, changed_ms = :failed_ms, failed_ms = :failed_ms, 
        state = CASE WHEN :again AND redrives < budget THEN 3 ELSE :final END,
        due_ms = CASE WHEN :again AND redrives < budget THEN :failed_ms + (:pause << min(redrives, 16))
                 ELSE NULL END
-WHERE key = :origin
+WHERE key = :origin AND (owner IS NOT NULL OR failed_ms <> :failed_ms)
   AND (:run IS NULL OR EXISTS(SELECT 1 FROM job WHERE key = :key AND run = :run AND owner = :owner))"""
 
 Row = tuple[Any, ...]
@@ -73,6 +73,7 @@ class Step:
     durable: bool  # must it outlive a power cut
     future: Any
     bind: Callable[[], tuple[Any, ...]] | None = None  # gives `args` when its batch is made up
+    abandoned: Callable[[Any], None] | None = None  # gets a value that nobody takes, or that is in doubt
     value: Any = None
     error: BaseException | None = None
 
@@ -113,6 +114,7 @@ class Batch:
     marked: list[Any] = field(default_factory=list[Any])  # the entries that the updates are of
     checks: list[Check] = field(default_factory=list[Check])
     durable: bool = False
+    committed: bool = False  # into a file that may not be the one at the path any more
     late: int = 0  # writes that were refused because the row was no longer ours
     poisoned: list[BaseException] = field(default_factory=list[BaseException])
 

@@ -227,7 +227,20 @@ class Ledger:
             if ending.future is not None:
                 settle(ending.future, None)
         if batch.step is not None:
-            settle(batch.step.future, batch.step.error, batch.step.value)
+            answer(batch.step)
+
+
+def answer(step: Step, doubt: BaseException | None = None) -> None:
+    """Tell whoever asked for the step what became of it: *doubt*, where nobody can say."""
+    if doubt is not None or step.future.done():
+        abandon(step)
+    settle(step.future, doubt or step.error, step.value)
+
+
+def abandon(step: Step) -> None:
+    """What the step did is in nobody's hands."""
+    if step.abandoned is not None and step.value is not None:
+        step.abandoned(step.value)
 
 
 def settle(future: asyncio.Future[Any], error: BaseException | None, value: Any = None) -> None:

@@ -49,8 +49,7 @@ SUCCEEDED = "UPDATE ended SET state = 4, owner = NULL, due_ms = NULL, changed_ms
 FREED = """
 UPDATE ended SET owner = NULL, redrives = redrives - :counted,
        due_ms = CASE WHEN due_ms IS NULL THEN NULL ELSE max(due_ms, :now) END
-WHERE key = :key"""
-FREED_UNLESS_HELD = f"{FREED} AND owner IS NOT {HELD}"
+WHERE key = :key AND owner IN (:owner, :held)"""
 PUT_OFF = """
 UPDATE ended SET due_ms = :now + :pause WHERE key = :key AND owner IS NULL AND due_ms IS NOT NULL"""
 UNFIT_NOW = """
@@ -124,7 +123,14 @@ class Redriver:
         """The job came to no end of its own: its failure may be redriven again, and this did not count."""
         failed = self._under_way.pop(id, None)
         if failed is not None:
-            self._write(FREED, failed.key, counted=failed.counted)
+            self._free(failed)
+
+    def _free(self, failed: Failed, *, held: int | None = HELD) -> None:
+        self._write(FREED, failed.key, counted=failed.counted, owner=self._ledger.owner, held=held)
+
+    def _free_all(self, claimed: list[Failed]) -> None:
+        for failed in claimed:
+            self._free(failed)
 
     def _names(self) -> list[str]:
         return [name for name in self._host.names() if storable(name) == name]
@@ -137,7 +143,7 @@ class Redriver:
         if room > 0 and not self._stopped:
             now = milliseconds(ports.current().time())
             names = json.dumps(self._names())
-            claimed = await self._writer.step(claim_due, bind=lambda: (self._ledger.owner, now, names, room))
+            claimed = await self._claim(claim_due, lambda: (self._ledger.owner, now, names, room))
             await self._submit_all(claimed, put_off=True)
 
     # By hand
@@ -156,7 +162,13 @@ class Redriver:
         return jobs
 
     async def _claim_page(self, page: list[int], until: int) -> list[Failed]:
-        return await self._writer.step(claim_page, bind=lambda: (self._ledger.owner, page, until))
+        return await self._claim(claim_page, lambda: (self._ledger.owner, page, until))
+
+    async def _claim(
+        self, claim: Callable[..., list[Failed]], bind: Callable[[], tuple[Any, ...]]
+    ) -> list[Failed]:
+        """Failures that are ours now; when nobody is left to redrive them they are let go of."""
+        return await self._writer.step(claim, bind=bind, abandoned=self._free_all)
 
     async def run_one(self, id: str) -> Job[Any]:
         """Redrive the failure with this id.
@@ -166,7 +178,7 @@ class Redriver:
             PayloadError: its arguments do not fit the task any more.
             UnknownTask: this process does not know the task.
         """
-        [*claimed] = await self._writer.step(claim_one, bind=lambda: (self._ledger.owner, id))
+        claimed = await self._claim(claim_one, lambda: (self._ledger.owner, id))
         if not claimed:
             raise LookupError(f"no failure {id!r} that can be redriven now")
         return await self._submit(claimed[0])
@@ -194,8 +206,7 @@ class Redriver:
                         break
                     self._write(PUT_OFF, failed.key, pause=PUT_OFF_MS)
         finally:
-            for failed in left:
-                self._write(FREED, failed.key, counted=failed.counted)
+            self._free_all(left)
         return jobs
 
     async def _submit(self, failed: Failed) -> Job[Any]:
@@ -209,10 +220,10 @@ class Redriver:
             args, kwargs = self._decoded(failed, definition)
             return await self._send(failed, with_options(definition, failed.options), args, kwargs)
         except AcceptUnknown:  # the job that may be there holds it
-            self._write(FREED_UNLESS_HELD, failed.key, counted=failed.counted)
+            self._free(failed, held=None)
             raise
         except BaseException:
-            self._write(FREED, failed.key, counted=failed.counted)
+            self._free(failed)
             raise
 
     def _decoded(self, failed: Failed, definition: Definition) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -264,7 +275,7 @@ def succeeded(origin: int, now: int) -> tuple[str, dict[str, Any]]:
 
 def freed(origin: int, now: int) -> tuple[str, dict[str, Any]]:
     """The statement by which a failure may be redriven again."""
-    return FREED, {"key": origin, "now": now, "counted": 0}
+    return FREED, {"key": origin, "now": now, "counted": 0, "owner": None, "held": HELD}
 
 
 def with_options(definition: Definition, options: str | None) -> Definition:

@@ -96,6 +96,7 @@ class Session:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        batch.committed = True
         self._check_identity()
         return batch
 
@@ -182,7 +183,8 @@ class Session:
         try:
             same = identity(self.path) == self._identity
         except OSError as error:
-            raise Gone(f"{os.path.basename(self.path)} is no longer there: {error}") from error
+            missing = os.path.basename(error.filename or self.path)
+            raise Gone(f"{missing} is no longer there: {error.strerror}") from error
         if not same:
             raise Gone(f"{os.path.basename(self.path)} is no longer the file that was opened")
 

@@ -14,7 +14,7 @@ from bgruntime.extend import ports
 from ._access import LOCK_LIMIT, Access
 from ._batch import Accept, Batch, Step, keys_of
 from ._faults import CommitUnknown, Fault, Gone, describe, fault_of, in_doubt, unavailable
-from ._ledger import Ledger, settle
+from ._ledger import Ledger, abandon, answer, settle
 from ._line import finish
 
 R = TypeVar("R")
@@ -74,17 +74,26 @@ class Writer:
         *args: Any,
         durable: bool = False,
         bind: Callable[[], tuple[Any, ...]] | None = None,
+        abandoned: Callable[[R], None] | None = None,
     ) -> R:
         """What `function(connection, *args)` returns, in a transaction; once, or not at all.
 
         With `bind` the arguments are what it returns, on the loop, when the step's batch is made up: for
-        those that may change while the step waits for its turn.
+        those that may change while the step waits for its turn. `abandoned` gets, later and on the loop,
+        what the function returned if that is not the answer: the one who asked was cancelled, or it is not
+        known whether it was written.
         """
         if not self.takes:
             raise self._access.refusal()
-        step = Step(function, args, durable, self._loop.create_future(), bind)
+        step = Step(function, args, durable, self._loop.create_future(), bind, abandoned)
         self._ledger.add_step(step)
-        value: R = await step.future
+        try:
+            value: R = await step.future
+        except asyncio.CancelledError:
+            if not step.future.cancelled():  # the answer had come already
+                step.future.exception()
+                abandon(step)
+            raise
         return value
 
     async def flush(self) -> None:
@@ -216,6 +225,8 @@ class Writer:
             if isinstance(error, CommitUnknown):
                 await self._find_out(batch, error)
             elif isinstance(error, Gone):
+                if batch.step is not None and batch.committed:
+                    answer(batch.step, in_doubt(self._path, error))
                 await self._move()
                 for accept in batch.accepts:
                     accept.rescued = True
@@ -247,9 +258,9 @@ class Writer:
                 settle(accept.future, None)
         step = batch.step
         if step is not None and made and written:  # in the same transaction
-            settle(step.future, step.error, step.value)
+            answer(step)
         elif step is not None and made:  # of no rows: that says nothing
-            settle(step.future, in_doubt(self._path, error))
+            answer(step, in_doubt(self._path, error))
 
     async def _move(self) -> None:
         """The file was taken away: what is ours goes into the one there is now, then this batch again."""
@@ -269,7 +280,7 @@ class Writer:
         for accept in batch.accepts:
             settle(accept.future, unknown(accept, describe(self._path, error)))
         if batch.step is not None:
-            settle(batch.step.future, in_doubt(self._path, error))
+            answer(batch.step, in_doubt(self._path, error))
 
     def _give_back(self, batch: Batch, error: Exception) -> None:
         """Whoever has waited for too long, or for nothing, is told; the rest goes back to the ledger."""

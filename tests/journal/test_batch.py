@@ -101,10 +101,33 @@ def test_a_write_that_came_too_late_is_counted_once_when_its_batch_is_written_ro
 def test_a_redrive_that_failed_again_is_noted_where_what_stands_there_is_no_json(file):
     errors = '[{"attempt": 1}]'
     file.write(endings=[Ending(record=record(1, errors=errors)), Ending(record=record(2, errors=errors))])
+    file.ask(f"UPDATE ended SET owner = {file.owner}")
     file.ask("UPDATE ended SET errors = '[{\"attempt\": NaN}]' WHERE key = 1")
     again = [Ending(record=record(9 + origin, origin=origin, errors=errors)) for origin in (1, 2)]
     assert file.write(endings=again).poisoned == []
     assert file.ask("SELECT attempt, json_array_length(errors) FROM ended ORDER BY key") == [(2, 1), (2, 2)]
+
+
+def test_a_batch_that_is_written_again_into_a_file_that_had_it_already_changes_nothing(file):
+    file.write(accepts=[accept(1, 2)], endings=[Ending(record=record(3)), Ending(record=record(4))])
+    file.ask(f"UPDATE ended SET owner = {file.owner}, redrives = 1 WHERE key = 3")
+    file.ask("UPDATE ended SET owner = 0 WHERE key = 4")
+    fence = (2, 1, file.owner)
+    parts = {
+        "accepts": [accept(9)],
+        "fences": [(1, 1, file.owner)],
+        "endings": [
+            Ending(record=record(10, origin=3, errors='[{"attempt": 1}]', failed_ms=7)),
+            Ending(record=record(2, origin=4, run=1, owner=file.owner, failed_ms=7), fence=fence),
+            Ending(record=record(11)),
+        ],
+    }
+    tables = "job", "ended"
+    file.write(**parts)
+    once = [file.ask(f"SELECT * FROM {table} ORDER BY key") for table in tables]
+    assert [row[0] for row in once[1]] == [3, 4, 11]
+    file.write(**parts)
+    assert [file.ask(f"SELECT * FROM {table} ORDER BY key") for table in tables] == once
 
 
 # The file's own trouble is nobody's in the batch

@@ -583,6 +583,29 @@ def test_a_commit_that_failed_half_way_is_looked_up_before_it_is_answered(run, p
     run(main)
 
 
+def lock_unlinked(path: Path) -> None:
+    path.with_name(path.name + ".lock").unlink()
+
+
+def test_a_change_that_may_stand_in_a_file_whose_lock_was_removed_is_not_said_to_be_unwritten(run, path):
+    async def fail() -> None:
+        raise LookupError
+
+    async def main():
+        async with Runtime(journal=path) as rt:
+            job = await rt.submit(ordinary(fail))
+            await job.wait()
+            await until(rt.journal.failures)
+            lock_unlinked(path)
+            with pytest.raises(JournalUnavailable, match=r"jobs\.db\.lock is no longer.*not known whether"):
+                await rt.journal.discard(job.id)
+            await until(lambda: rt.journal._writer.takes)
+            assert await rt.journal.failures() == []
+            assert (await rt.journal.get(job.id)).obstacle == "it was put away by hand"
+
+    run(main)
+
+
 @pytest.mark.parametrize("made", [False, True], ids=["not made", "made"])
 @pytest.mark.parametrize("looked_up", [False, True], ids=["not looked up", "looked up"])
 def test_a_change_whose_commit_failed_half_way_is_not_said_to_be_unwritten(

@@ -25,10 +25,10 @@ from bgruntime import (
 )
 from bgruntime._host import Host
 from bgruntime.extend import JobQuarantined
-from bgruntime.journal import Journal, _feed, _recorder, _upkeep
+from bgruntime.journal import Journal, _feed, _recorder, _session, _upkeep
 
 from .steps import Switch, durable, ordinary, until
-from .test_degraded import impatient
+from .test_degraded import Failing, impatient
 from .test_feed import nothing_is_written
 from .test_redrive import KINDS, _is_free, calling
 
@@ -389,6 +389,105 @@ def test_a_redrive_that_was_cancelled_did_not_count_and_may_be_repeated(run, pat
             assert (kept.state, kept.error) == ("discarded", "ConnectionError")
             switch.works = True
             gate.set()
+            [again] = await rt.journal.redrive(job.id)
+            assert await again == 1
+
+    run(main)
+
+
+CLAIMS = {"all": (), "one": ("id",)}
+
+
+@pytest.mark.parametrize("which", CLAIMS)
+@pytest.mark.parametrize("moment", ["committing", "committed"])
+def test_a_redrive_that_is_given_up_while_it_claims_lets_go_of_what_it_claimed(
+    run, path, monkeypatch, which, moment
+):
+    async def main():
+        switch = Switch()
+        async with Runtime(journal=path) as rt:
+            loop = asyncio.get_running_loop()
+            jobs = [await failed(rt, ordinary(calling(switch)), n) for n in range(3)]
+            await rt.journal._writer.flush()
+            begun, go_on = asyncio.Event(), threading.Event()
+            commit, written = _session._commit, rt.journal._ledger.written
+
+            def wait(connection: sqlite3.Connection) -> None:
+                if connection.execute("SELECT 1 FROM ended WHERE owner IS NOT NULL").fetchone():
+                    loop.call_soon_threadsafe(begun.set)
+                    go_on.wait(10)
+                commit(connection)
+
+            def cancel(batch: Any) -> None:
+                written(batch)
+                if batch.step is not None and moment == "committed":
+                    asking.cancel()  # it has its answer, and has not seen it
+
+            monkeypatch.setattr(_session, "_commit", wait)
+            monkeypatch.setattr(rt.journal._ledger, "written", cancel)
+            asking = asyncio.ensure_future(rt.journal.redrive(*([jobs[0].id] if which == "one" else [])))
+            await begun.wait()
+            if moment == "committing":
+                asking.cancel()
+            go_on.set()
+            await asyncio.gather(asking, return_exceptions=True)
+            assert asking.cancelled()
+            for job in jobs:
+                await until(lambda id=job.id: _is_free(rt, id))
+            assert await rt.journal.discard(jobs[0].id) == 1
+        assert switch.used == [0, 1, 2]
+
+    run(main)
+
+
+def test_an_automatic_redrive_that_was_given_up_while_it_claimed_does_not_count(run, path, monkeypatch):
+    """So it is where a process that leads loses the lead."""
+    monkeypatch.setattr(_recorder, "FIRST_PAUSE_MS", 1)
+
+    async def main():
+        switch = Switch()
+        async with Runtime(journal=path) as rt:
+            await rt.journal.leader.close()
+            job = await failed(rt, ordinary(calling(switch), redrive=1), 1)
+            await rt.journal._writer.flush()
+            loop, begun, go_on = asyncio.get_running_loop(), asyncio.Event(), threading.Event()
+            commit = _session._commit
+
+            def wait(connection: sqlite3.Connection) -> None:
+                if connection.execute("SELECT 1 FROM ended WHERE owner IS NOT NULL").fetchone():
+                    loop.call_soon_threadsafe(begun.set)
+                    go_on.wait(10)
+                commit(connection)
+
+            async def due() -> None:
+                while not begun.is_set():
+                    await rt.journal._redriver.run_due()
+
+            monkeypatch.setattr(_session, "_commit", wait)
+            claiming = asyncio.ensure_future(due())
+            await begun.wait()
+            claiming.cancel()
+            go_on.set()
+            await asyncio.gather(claiming, return_exceptions=True)
+            await until(lambda: _is_free(rt, job.id))
+            kept = await rt.journal.get(job.id)
+            assert (kept.state, kept.redrives, kept.redrives_left) == ("retryable", 0, 1)
+
+    run(main)
+
+
+def test_a_claim_of_which_nobody_knows_whether_it_was_written_is_let_go_of(run, path, monkeypatch):
+    async def main():
+        switch = Switch()
+        async with Runtime(journal=path) as rt:
+            job = await failed(rt, ordinary(calling(switch)), 1)
+            await rt.journal._writer.flush()
+            claimed = "SELECT 1 FROM ended WHERE owner IS NOT NULL"
+            monkeypatch.setattr(_session, "_commit", Failing(made=True, when=claimed))
+            with pytest.raises(JournalUnavailable, match="not known whether this was written"):
+                await rt.journal.redrive(job.id)
+            await until(lambda: _is_free(rt, job.id))
+            switch.works = True
             [again] = await rt.journal.redrive(job.id)
             assert await again == 1
 
