@@ -455,9 +455,7 @@ class Journal(Shelf):
         ids: list[str] = []
         for wanted in filters:
             wanted = replace(wanted, redrivable=True)
-            ids += await self._access.read(ids_of, wanted)
-            if not dry_run:
-                await self.ask_redrive(wanted)
+            ids += await (self._access.read(ids_of, wanted) if dry_run else self.ask_redrive(wanted))
         return ids
 
     async def _check_redrivable(self, id: str) -> None:

@@ -30,6 +30,8 @@ from ._writer import Writer
 Moment = float | datetime | timedelta
 When = Moment | None
 
+PAGE = 500  # failures changed at a time
+
 TURN = """
 INSERT INTO meta(name, value) VALUES(?1, ?2)
 ON CONFLICT(name) DO UPDATE SET value = ?2 WHERE ?2 - CAST(value AS REAL) NOT BETWEEN 0 AND ?3"""
@@ -41,10 +43,13 @@ WHERE owner IS NULL AND state IN (3, 5, 6)
 AND key IN (SELECT key FROM ended WHERE id = ? ORDER BY key DESC LIMIT 1)"""
 GIVE_UP = f"UPDATE ended SET state = 8, due_ms = NULL, changed_ms = ? {ONE_TO_GIVE_UP}"
 COUNT_TO_GIVE_UP = f"SELECT count(*) FROM ended {ONE_TO_GIVE_UP}"
-GIVE_UP_PAGE = "UPDATE ended SET state = 8, due_ms = NULL, changed_ms = ? WHERE owner IS NULL AND key = ?"
+GIVE_UP_PAGE = """
+UPDATE ended SET state = 8, due_ms = NULL, changed_ms = ?1
+WHERE owner IS NULL AND state IN (3, 5, 6) AND key = ?2 RETURNING id"""
 ASK = """
-UPDATE ended SET state = 3, due_ms = ?, budget = max(budget, redrives + 1), changed_ms = ?
-WHERE owner IS NULL AND obstacle IS NULL AND key = ?"""
+UPDATE ended SET state = 3, due_ms = ?1, budget = max(budget, redrives + 1), changed_ms = ?1
+WHERE owner IS NULL AND obstacle IS NULL AND state IN (3, 5, 6, 7) AND failed_ms <= ?3 AND key = ?2
+RETURNING id"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +204,7 @@ class Shelf:
         await self._settled()
         if dry_run:
             return await self._access.read(_failures.count, wanted)
-        return await self._in_pages(GIVE_UP_PAGE, wanted)
+        return len(await self._in_pages(GIVE_UP_PAGE, wanted))
 
     async def purge(
         self, *, older_than: float | timedelta = 0.0, state: str | None = None, dry_run: bool = False
@@ -268,18 +273,18 @@ class Shelf:
             errors=self._access.errors,
         )
 
-    async def ask_redrive(self, wanted: Filter) -> int:
-        """Have a process that knows the tasks redrive these failures soon; returns how many."""
-        now = self._now()
-        return await self._in_pages(ASK, wanted, now)
+    async def ask_redrive(self, wanted: Filter) -> list[str]:
+        """Have a process that knows the tasks redrive these failures soon; returns their ids."""
+        return await self._in_pages(ASK, wanted, self._now())  # what fails again meanwhile is not meant
 
-    async def _in_pages(self, sql: str, wanted: Filter, *values: int) -> int:
-        total, after = 0, 0
+    async def _in_pages(self, sql: str, wanted: Filter, *values: int) -> list[str]:
+        """The ids of those that were changed: what came to another end since they were read stays so."""
+        ids: list[str] = []
         keys = await self._access.read(keys_of, wanted)
-        while page := keys[after : after + 500]:
-            after += len(page)
-            total += await self._writer.step(each, sql, [(*values, self._now(), key) for key in page])
-        return total
+        for first in range(0, len(keys), PAGE):
+            rows = [(self._now(), key, *values) for key in keys[first : first + PAGE]]
+            ids += await self._writer.step(each, sql, rows)
+        return ids
 
     async def _settled(self) -> None:
         """Have what was said so far written, so that it is found."""
@@ -334,9 +339,9 @@ def count_to_give_up(connection: sqlite3.Connection, id: str) -> int:
     return found
 
 
-def each(connection: sqlite3.Connection, sql: str, rows: list[tuple[int, ...]]) -> int:
-    """Run one statement for each row; how many were changed."""
-    return connection.executemany(sql, rows).rowcount
+def each(connection: sqlite3.Connection, sql: str, rows: list[tuple[int, ...]]) -> list[str]:
+    """Run one statement for each row; the ids of those that were changed."""
+    return [id for row in rows for (id,) in connection.execute(sql, row).fetchall()]
 
 
 def keys_of(connection: sqlite3.Connection, wanted: Filter) -> list[int]:

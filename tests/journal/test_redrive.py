@@ -463,6 +463,43 @@ async def _is_free(rt: Runtime, id: str) -> bool:
     return (await rt.journal.redrive(id, dry_run=True)) == [id]
 
 
+@pytest.mark.parametrize("what", ["redrive", "discard"])
+def test_what_came_to_another_end_since_the_filters_were_asked_is_left_as_it_is(run, path, monkeypatch, what):
+    """Between the question and the change anything may happen, in this process or in another one."""
+
+    async def main():
+        switch = Switch()
+        call = ordinary(calling(switch))
+        async with Runtime(journal=path) as rt, Journal(path) as journal:
+            jobs = [await rt.submit(call, n) for n in range(3)]
+            for job in jobs:
+                await job.wait()
+            await rt.journal._writer.flush()
+            step = journal._writer.step
+
+            async def late(function: Any, *args: Any) -> Any:
+                switch.works = True
+                [again] = await rt.journal.redrive(jobs[0].id)
+                await again
+                await rt.journal._writer.flush()
+                if what == "redrive":
+                    switch.works = False
+                    [again] = await rt.journal.redrive(jobs[1].id)
+                    await again.wait()
+                    await rt.journal._writer.flush()
+                return await step(function, *args)
+
+            monkeypatch.setattr(journal._writer, "step", late)
+            changed = await getattr(journal, what)(task=jobs[0].task)
+            assert changed == ([jobs[2].id] if what == "redrive" else 2)
+            kept = [await journal.get(job.id) for job in jobs]
+            assert kept[0].obstacle == "it is completed"
+            if what == "redrive":
+                assert [one.state for one in kept[1:]] == ["discarded", "retryable"]
+
+    run(main)
+
+
 def test_without_a_runtime_a_redrive_is_asked_for_and_a_runtime_does_it(run, path, quick):
     async def main():
         switch = Switch()
