@@ -95,6 +95,7 @@ _OPTIONS = (
 )
 _FROM_SETTINGS = (*(field.name for field in fields(Limits)), "journal", "shutdown")
 _NO_LIMIT = Shutdown()
+_GRACE = 0.1  # seconds the journal may take longer than it should, when the runtime stops
 _PATIENCE = 5.0  # seconds another thread waits for the loop to answer
 
 
@@ -308,6 +309,7 @@ class Runtime:
         for future in list(engine.outside):
             if not future.done():
                 future.set_exception(RuntimeClosed("closed"))
+        end = engine.clock() + limit
         closing = engine.help(engine.shared.close(), "bgruntime close")
         if not closing.done():
             await asyncio.wait([closing], timeout=limit)
@@ -315,7 +317,10 @@ class Runtime:
             engine.complain(f"resources did not close within {limit:g} s", None)
             closing.cancel()
         if engine.journal is not None:
-            await engine.journal.close()
+            closing = engine.help(engine.journal.close(), "bgruntime journal close")
+            await asyncio.wait([closing], timeout=max(0.0, end - engine.clock()) + _GRACE)
+            if not closing.done():  # it goes on: what it writes is worth waiting for, but not here
+                engine.complain(f"the journal did not close within {limit:g} s", None)
 
     def _on_interrupt(self, error: KeyboardInterrupt) -> None:
         engine = self._running(even_closed=True)

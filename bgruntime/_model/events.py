@@ -139,7 +139,10 @@ class ShutdownProgress(Event):
 
 @dataclass(frozen=True, slots=True)
 class JournalDegraded(Event):
-    """The journal cannot write, for `reason`: durable submits fail, failures wait in memory."""
+    """The journal cannot write, for `reason`: durable submits fail, failures wait in memory.
+
+    Told once more when it closes before that is over, with what was lost.
+    """
 
     reason: str
 

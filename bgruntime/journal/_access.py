@@ -45,6 +45,7 @@ class Access:
         self._writing: Line | None = None
         self._reading: Line | None = None
         self._reading_opens: asyncio.Task[Line] | None = None
+        self._closing: Line | None = None  # the one that is waited for to close
 
     @property
     def is_open(self) -> bool:
@@ -89,7 +90,7 @@ class Access:
         if self._reading is not None:
             return self._reading
         if self._writing is None:
-            raise Refused(self.ill or "it is not open")
+            raise JournalUnavailable(self.trouble)
         if self._reading_opens is None:
             loop = asyncio.get_running_loop()
             self._reading_opens = loop.create_task(self._open_reader(), name="bgruntime-journal-reader")
@@ -120,14 +121,18 @@ class Access:
         words, before = describe(str(self.path), error), self.ill
         self.ill = words
         if before is None:
-            self.on_change(words)
+            self.tell(words)
+
+    def tell(self, words: str | None) -> None:
+        """Lets the application know what is wrong, or that nothing is any more."""
+        self.on_change(words)
 
     def is_well(self) -> None:
         """Notes that all that waited could be written."""
         self.pause = FIRST_PAUSE
         if self.ill is not None:
             self.ill = self.fault = None
-            self.on_change(None)
+            self.tell(None)
 
     @property
     def stumbles(self) -> bool:
@@ -150,6 +155,13 @@ class Access:
 
     # The end
 
+    def abort(self) -> None:
+        """Ends what is going on in both threads, as far as it is waiting or executing SQL."""
+        self.session.abort()
+        for line in (self._writing, self._reading, self._closing):
+            if line is not None:
+                line.interrupt()
+
     async def close(self, limit: float) -> None:
         """Signs off within `limit` seconds and closes all that is open. Never raises."""
         await self._close_reader()
@@ -163,14 +175,17 @@ class Access:
         """Closes both connections, whatever they think of it."""
         line, self._writing = self._writing, None  # first: from here on no reader is opened
         await self._close_reader()
-        if line is not None:
-            with contextlib.suppress(Exception):
-                await line.close()
+        await self._end(line)
 
     async def _close_reader(self) -> None:
         if self._reading_opens is not None:
             await asyncio.gather(self._reading_opens, return_exceptions=True)
         line, self._reading = self._reading, None
+        await self._end(line)
+
+    async def _end(self, line: Line | None) -> None:
+        self._closing = line
         if line is not None:
             with contextlib.suppress(Exception):
                 await line.close()
+        self._closing = None

@@ -19,6 +19,7 @@ class Fault(StrEnum):
     PATH = "cannot be opened"
     GONE = "replaced or removed"
     REFUSED = "refused"
+    INTERRUPTED = "interrupted"
     OTHER = "failed"
 
 
@@ -52,6 +53,7 @@ FAULTS = {
     sqlite3.SQLITE_CORRUPT: Fault.CORRUPT,
     sqlite3.SQLITE_NOTADB: Fault.CORRUPT,
     sqlite3.SQLITE_CANTOPEN: Fault.PATH,
+    sqlite3.SQLITE_INTERRUPT: Fault.INTERRUPTED,
 }
 OWN = {
     Refused: Fault.REFUSED,
@@ -91,7 +93,7 @@ def describe(path: str, error: BaseException) -> str:
         return f"journal {error}"
     if fault in (Fault.REFUSED, Fault.LOCKED) and not isinstance(error, sqlite3.Error):
         return f"journal {path}: {error}"
-    if fault is Fault.OTHER:
+    if fault in (Fault.OTHER, Fault.INTERRUPTED):
         return f"journal {path}: {error}"
     return f"journal {path} {'' if fault is Fault.PATH else 'is '}{fault}: {error}"
 

@@ -397,7 +397,11 @@ class Journal(Shelf):
 
     def problems(self) -> list[str]:
         """What is wrong, in words."""
-        found = [] if self._access.ill is None else [self._access.ill]
+        found: list[str] = []
+        if self._access.ill is not None:
+            found.append(self._access.ill)
+            if over := self._ledger.over_unwritten:
+                found.append(f"journal {self.path}: {over} durable jobs are over, which is not on disk yet")
         if self._ledger.dropped:
             found.append(f"journal {self.path}: {self._ledger.dropped} failure records were dropped")
         return found

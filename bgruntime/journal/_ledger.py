@@ -212,6 +212,21 @@ class Ledger:
             self._records.popleft()
             self.dropped += 1
 
+    @property
+    def over_unwritten(self) -> int:
+        """How many durable jobs are over of which that is not on disk."""
+        return len(self._completed) + sum(entry is not None for entry, _ in self._endings)
+
+    def give_up(self) -> tuple[int, int]:
+        """How many records are lost now, and of how many durable jobs the end is."""
+        records, ends = len(self._records), self.over_unwritten
+        self.dropped += records
+        self._records.clear()
+        for _, ending in self._endings:
+            if ending.future is not None:
+                settle(ending.future, None)
+        return records, ends
+
     def written(self, batch: Batch) -> None:
         """Tells whoever waited for the batch."""
         self.late += batch.late

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 import weakref
@@ -56,8 +57,9 @@ class Line:
     does not stop the call.
     """
 
-    def __init__(self, connection: aiosqlite.Connection) -> None:
+    def __init__(self, connection: aiosqlite.Connection, made: list[sqlite3.Connection]) -> None:
         self._connection = connection
+        self._made = made
 
     @classmethod
     async def open(cls, path: str, before: Callable[[], None] | None = None) -> Line:
@@ -68,14 +70,16 @@ class Line:
         Raises what `before` or SQLite raised, with nothing left open. So does a cancellation.
         """
         failures: list[BaseException] = []
+        made: list[sqlite3.Connection] = []
 
-        def connecting(database: str, *args: Any, **kwargs: Any) -> CallableConnection:
+        def connecting(database: str, *args: Any, **kwargs: Any) -> sqlite3.Connection:
             # A connection that cannot be made would leave its thread behind, unwaited for: one to nothing is
             # made instead, and closed in good order.
             try:
                 if before is not None:
                     before()
-                return CallableConnection(database, *args, **kwargs)
+                made.append(CallableConnection(database, *args, **kwargs))
+                return made[0]
             except BaseException as error:
                 failures.append(error)
                 return CallableConnection(":memory:", *args, **kwargs)
@@ -83,7 +87,7 @@ class Line:
         connection = aiosqlite.connect(path, isolation_level=None, factory=connecting, cached_statements=64)
         _ends_with_the_program(connection)
         loop = asyncio.get_running_loop()
-        line = cls(connection)
+        line = cls(connection, made)
         try:
             await finish(loop.create_task(_connect(connection), name="bgruntime-journal-open"))
         except BaseException:
@@ -100,6 +104,12 @@ class Line:
         """What `function(connection, *args)` returns, run in the connection's thread."""
         assert not kwargs
         return cast("R", await self._connection.execute_fetchall(cast("str", function), Unsaid(args)))
+
+    def interrupt(self) -> None:
+        """Ends the statement that is being executed, if there is one: it raises `OperationalError`."""
+        for connection in self._made:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # it is closed
+                connection.interrupt()
 
     async def close(self) -> None:
         """Closes the connection when the calls before it are done. A cancellation is kept, not obeyed."""

@@ -108,13 +108,20 @@ class Writer:
         if self._task is None:
             return
         self._closing = True
-        limit = self._ports.call_later(self._loop, CLOSE_LIMIT, self._access.session.abort)
+        self._set_limit(CLOSE_LIMIT)
         self._ring()
         try:
             await finish(self._task)
         finally:
-            limit.cancel()
+            self._limit.cancel()
             self._task = None
+
+    def _set_limit(self, seconds: float) -> None:
+        self._limit = self._ports.call_later(self._loop, seconds, self._hurry)
+
+    def _hurry(self) -> None:
+        self._access.abort()
+        self._set_limit(0.05)  # there may be another statement by then
 
     # The bell
 
@@ -149,11 +156,21 @@ class Writer:
                 pass
         finally:
             self._refuse_all()
+            self._leave()
             if self._alarm is not None:
                 self._alarm.cancel()
                 self._alarm = None
             await self._access.close(CLOSE_LIMIT)
             settle(self._tried, None)
+
+    def _leave(self) -> None:
+        """What could not be written is counted, and told: nobody else will know of it."""
+        records, ends = self._ledger.give_up()
+        if records or ends:
+            self._access.tell(
+                f"{self._access.trouble}; closed with {records} failure records, which are lost, and the ends"
+                f" of {ends} durable jobs, which run again, unwritten"
+            )
 
     async def _ready(self) -> bool:
         """Have an open file, or wait a while after failing to have one."""
@@ -230,7 +247,7 @@ class Writer:
                 await self._move()
                 for accept in batch.accepts:
                     accept.rescued = True
-            else:
+            elif fault_of(error) is not Fault.INTERRUPTED:  # that is by us, when a step takes too long
                 raise error
         except Exception as second:
             if isinstance(error, (CommitUnknown, Gone)):

@@ -374,6 +374,126 @@ def test_failure_records_that_nobody_takes_are_bounded_and_what_is_lost_is_count
     run(main)
 
 
+def locked_by_a_stranger(path: Path) -> sqlite3.Connection:
+    """A connection that does not know our lock, and has SQLite's."""
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    return stranger
+
+
+async def with_a_failure_and_a_cancelled_job(rt: Runtime) -> None:
+    """One of each is in memory only, and the journal knows that it cannot be written."""
+
+    async def fail() -> None:
+        raise ValueError
+
+    async def wait() -> None:
+        await asyncio.Event().wait()
+
+    job = await rt.submit(durable(wait))
+    await until(lambda: job.state == "running")
+    await rt.journal._writer.flush()
+    stranger = locked_by_a_stranger(rt.journal.path)
+    try:
+        await (await rt.submit(ordinary(fail))).wait()
+        job.cancel()
+        await until(lambda: any("1 durable jobs are over" in one for one in rt.journal.problems()))
+    finally:
+        rt.journal.stranger = stranger
+
+
+def test_what_is_unwritten_when_a_sick_journal_closes_is_counted_and_told(run, path, impatient):
+    async def main():
+        ear = Ear()
+        rt = Runtime(journal=path, observers=[ear])
+        async with rt:
+            await with_a_failure_and_a_cancelled_job(rt)
+            journal = rt.journal
+        journal.stranger.close()
+        last = ear.heard[-1]
+        assert isinstance(last, JournalDegraded)
+        assert "locked" in last.reason
+        assert "closed with 1 failure records, which are lost, and the ends of 1 durable jobs" in last.reason
+        assert journal._ledger.dropped == 1
+
+    run(main)
+
+
+def test_what_could_not_be_written_before_is_tried_once_more_when_the_journal_closes(
+    run, path, rows, impatient, monkeypatch
+):
+    monkeypatch.setattr(_access, "FIRST_PAUSE", 5.0)
+
+    async def main():
+        ear = Ear()
+        rt = Runtime(journal=path, observers=[ear])
+        async with rt:
+            await with_a_failure_and_a_cancelled_job(rt)
+            rt.journal.stranger.close()
+        assert ear.kinds == ["JournalDegraded", "JournalRecovered"]
+        assert rows("SELECT state FROM ended ORDER BY state") == [(Row.DISCARDED,), (Row.CANCELLED,)]
+        assert rows("SELECT * FROM job") == []
+
+    run(main)
+
+
+ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
+
+
+@pytest.mark.parametrize("thread", ["reads", "writes"])
+def test_a_question_that_takes_too_long_is_ended_when_the_journal_closes(
+    run, path, rows, monkeypatch, thread
+):
+    monkeypatch.setattr(_writer, "CLOSE_LIMIT", 0.2)
+
+    async def main():
+        begun = threading.Event()
+
+        def ask(connection: sqlite3.Connection) -> None:
+            begun.set()
+            connection.execute(ENDLESS).fetchone()
+
+        async with Runtime(journal=path) as rt:
+            call = rt.journal._access.read if thread == "reads" else rt.journal._writer.step
+            asking = asyncio.ensure_future(call(ask))
+            await until(begun.is_set)
+            await (await rt.submit(ordinary(fail))).wait()
+        with pytest.raises(JournalUnavailable, match="interrupted"):
+            await asking
+        assert len(rows("SELECT * FROM ended")) == 1
+
+    async def fail() -> None:
+        raise ValueError
+
+    run(main)
+
+
+def test_a_stop_does_not_wait_longer_than_its_limit_for_a_disk_that_hangs(run, path):
+    async def main():
+        begun, go_on = threading.Event(), threading.Event()
+
+        def hang(connection: sqlite3.Connection) -> int:
+            begun.set()
+            go_on.wait(30)
+            return 7
+
+        async with Runtime(journal=path) as rt:
+            journal = rt.journal
+            asking = asyncio.ensure_future(journal._writer.step(hang))
+            await until(begun.is_set)
+            began = time.monotonic()
+            try:
+                await rt.stop(drain=0, close=0.2)
+                assert 0.2 <= time.monotonic() - began < 2
+                assert "the journal did not close within 0.2 s" in rt.stats().faults
+            finally:
+                go_on.set()
+            assert await asking == 7
+            await until(lambda: not journal._open)  # it has come to its end all the same
+
+    run(main)
+
+
 # The file is taken away under a runtime
 
 
