@@ -18,7 +18,10 @@ UPDATE_JOB = """
 UPDATE job SET state = ?1, started = max(started, ?1 = 2), attempt = ?2, due_ms = ?3, errors = ?4
 WHERE key = ?5 AND run = ?6 AND owner = ?7"""
 DELETE_JOB = "DELETE FROM job WHERE key = ? AND run = ? AND owner = ?"
-INSERT_TRACE = "INSERT INTO trace(hash, body, seen_ms) VALUES(?, ?, ?) ON CONFLICT(hash) DO NOTHING"
+SEEN_MS = 30_000  # a traceback that comes again is noted only so often
+INSERT_TRACE = f"""
+INSERT INTO trace(hash, body, seen_ms) VALUES(?, ?, ?)
+ON CONFLICT(hash) DO UPDATE SET seen_ms = excluded.seen_ms WHERE excluded.seen_ms > seen_ms + {SEEN_MS}"""
 INSERT_CAUSE = "INSERT INTO cause(task, error, place) VALUES(?, ?, ?) ON CONFLICT DO NOTHING"
 INSERT_ENDED = """
 INSERT INTO ended(key, id, task, args, options, state, reason, error, message, cause, trace, attempt, crashes,
@@ -105,6 +108,7 @@ class Batch:
     """One commit, by the process that is `owner` in the file."""
 
     owner: int = 0
+    now_ms: int = 0
     accepts: list[Accept] = field(default_factory=list[Accept])
     updates: list[Row] = field(default_factory=list[Row])
     completed: list[Any] = field(default_factory=list[Any])  # entries of which nothing is kept
@@ -167,7 +171,7 @@ def _fill_at_once(connection: sqlite3.Connection, batch: Batch) -> None:
 def _write_endings(connection: sqlite3.Connection, batch: Batch) -> None:
     kept = [ending for ending in batch.endings if ending.record is not None]
     if kept:
-        _write_records(connection, kept)
+        _write_records(connection, batch, kept)
     for ending in batch.endings:
         if ending.resolve is not None:
             connection.execute(*ending.resolve)
@@ -179,12 +183,12 @@ def _write_endings(connection: sqlite3.Connection, batch: Batch) -> None:
         connection.executemany(DELETE_JOB, withdrawn)
 
 
-def _write_records(connection: sqlite3.Connection, endings: Sequence[Ending]) -> None:
+def _write_records(connection: sqlite3.Connection, batch: Batch, endings: Sequence[Ending]) -> None:
     records = [ending.record for ending in endings if ending.record is not None]
     traces = {trace.hash(): trace for ending in endings if (trace := ending.trace) is not None}
     if traces:
-        now = records[0]["failed_ms"]
-        connection.executemany(INSERT_TRACE, [(key, trace.body(), now) for key, trace in traces.items()])
+        rows = [(key, trace.body(), batch.now_ms) for key, trace in traces.items()]
+        connection.executemany(INSERT_TRACE, rows)
     causes = {(record["task"], record["error"], record["place"]) for record in records}
     connection.executemany(INSERT_CAUSE, causes)
     connection.executemany(INSERT_ENDED, [record for record in records if record["origin"] is None])
@@ -196,14 +200,14 @@ def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
     parts = [Batch(updates=[update]) for update in batch.updates]
     parts += [Batch(checks=[check]) for check in batch.checks]
     parts += [Batch(fences=batch.fences)] if batch.fences else []
-    parts += [Batch(endings=[ending]) for ending in batch.endings]
+    parts += [Batch(now_ms=batch.now_ms, endings=[ending]) for ending in batch.endings]
     for part in parts:
         error = _alone(connection, part)
         batch.late += part.late
         if error is not None:
             batch.poisoned.append(error)
     for accept in batch.accepts:
-        accept.error = _alone(connection, Batch(batch.owner, [accept]))
+        accept.error = _alone(connection, Batch(batch.owner, accepts=[accept]))
 
 
 def _alone(connection: sqlite3.Connection, part: Batch) -> BaseException | None:

@@ -8,13 +8,15 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from bgruntime.extend import ports
 
 from ._access import Access
+from ._batch import SEEN_MS
 from ._faults import Refused
 from ._keys import milliseconds
 from ._leader import pause
@@ -22,13 +24,15 @@ from ._ledger import settle
 from ._states import Row
 from ._writer import Writer
 
+R = TypeVar("R")
+
 BATCH = 500  # rows deleted at a time
 REST = 3.0  # times as long as a batch took, between two of them
 VACUUM = 200  # pages given back after a batch
 COPIED = 512  # pages copied at a time, 2 MB
 CHECKED = 50_000  # steps of SQLite's machine at a time, about 2 ms, while a copy is checked
 REST_AT_MOST = 0.1  # seconds after either
-UNSEEN_MS = 60_000  # a traceback may be younger than the failure it is of
+UNSEEN_MS = 2 * SEEN_MS  # a traceback that was unused a moment ago may have come again
 
 PURGEABLE = "SELECT {what} FROM ended WHERE state = ? AND failed_ms < ? AND changed_ms < ? AND owner IS NULL"
 PURGE = f"DELETE FROM ended WHERE key IN ({PURGEABLE.format(what='key')} ORDER BY failed_ms LIMIT ?)"
@@ -38,9 +42,7 @@ ORDER BY failed_ms LIMIT ?)"""
 UNUSED_TRACES = (
     "SELECT hash FROM trace WHERE hash NOT IN (SELECT trace FROM ended WHERE trace IS NOT NULL) LIMIT 10000"
 )
-DELETE_TRACES = """
-DELETE FROM trace WHERE hash = ? AND seen_ms < ?
-AND hash NOT IN (SELECT trace FROM ended WHERE state IN (3, 5) AND failed_ms >= ? AND trace IS NOT NULL)"""
+DELETE_TRACES = "DELETE FROM trace WHERE hash = ? AND seen_ms < ?"
 NOBODYS = (  # no process works on a copy
     """UPDATE job SET owner = NULL, due_ms = coalesce(due_ms, created_ms),
               state = CASE state WHEN 2 THEN 0 ELSE state END
@@ -95,14 +97,19 @@ class Upkeep:
 
     async def purge(self, state: Row, before_ms: int) -> int:
         """Deletes what ended in `state` before then; returns how many that were."""
-        clock = ports.current().monotonic
         total, deleted = 0, BATCH
-        while deleted == BATCH:
-            began = clock()
-            deleted = await self._writer.step(purge, int(state), before_ms)
+        while deleted == BATCH and await self._access.read(is_purgeable, int(state), before_ms):
+            deleted = await self._rested(purge, int(state), before_ms)
             total += deleted
-            await pause(asyncio.get_running_loop(), (clock() - began) * REST)
         return total
+
+    async def _rested(self, step: Callable[..., R], *args: Any) -> R:
+        """Do a step, and leave the file to others for longer than it took."""
+        clock = ports.current().monotonic
+        began = clock()
+        done: R = await self._writer.step(step, *args)
+        await pause(asyncio.get_running_loop(), (clock() - began) * REST)
+        return done
 
     async def purgeable(self, state: Row, before_ms: int) -> int:
         """How many `purge` would delete."""
@@ -112,13 +119,13 @@ class Upkeep:
         most = self._retention.most_discarded
         if await self._access.read(count_state, int(Row.DISCARDED)) <= most:
             return
-        while await self._writer.step(trim, int(Row.DISCARDED), most) == BATCH:
-            await pause(asyncio.get_running_loop(), 0.005)
+        while await self._rested(trim, int(Row.DISCARDED), most) == BATCH:
+            pass
 
     async def _forget_traces(self, now_ms: int) -> None:
         hashes = await self._access.read(unused_traces)
-        if hashes:
-            await self._writer.step(delete_traces, hashes, now_ms - UNSEEN_MS)
+        for first in range(0, len(hashes), BATCH):
+            await self._rested(delete_traces, hashes[first : first + BATCH], now_ms - UNSEEN_MS)
 
     async def backup(self, path: Path) -> None:
         """Copies the journal to `path` while it is in use, and checks the copy; see `Journal.backup`."""
@@ -159,6 +166,12 @@ def trim(connection: sqlite3.Connection, state: int, most: int) -> int:
     return connection.execute(EXCESS, (state, min(BATCH, excess))).rowcount
 
 
+def is_purgeable(connection: sqlite3.Connection, state: int, before_ms: int) -> bool:
+    """Is there anything for `purge` to delete?"""
+    sql = f"{PURGEABLE.format(what='1')} LIMIT 1"
+    return connection.execute(sql, (state, before_ms, before_ms)).fetchone() is not None
+
+
 def count_purgeable(connection: sqlite3.Connection, state: int, before_ms: int) -> int:
     """How many rows `purge` would delete in all."""
     sql = PURGEABLE.format(what="count(*)")
@@ -176,8 +189,8 @@ def unused_traces(connection: sqlite3.Connection) -> list[bytes]:
 
 
 def delete_traces(connection: sqlite3.Connection, hashes: list[bytes], since_ms: int) -> None:
-    """Delete tracebacks that were unused, unless a failure has come since."""
-    connection.executemany(DELETE_TRACES, [(key, since_ms, since_ms) for key in hashes])
+    """Delete tracebacks that were unused, unless they were seen since then."""
+    connection.executemany(DELETE_TRACES, [(key, since_ms) for key in hashes])
 
 
 def copy(source: str, target: Path) -> None:

@@ -14,6 +14,7 @@ from bgruntime.extend import ports
 from ._access import LOCK_LIMIT, Access
 from ._batch import Accept, Batch, Step, keys_of
 from ._faults import CommitUnknown, Fault, Gone, describe, fault_of, in_doubt, unavailable
+from ._keys import milliseconds
 from ._ledger import Ledger, abandon, answer, settle
 from ._line import finish
 
@@ -208,6 +209,7 @@ class Writer:
         if not batch:
             return True
         self._in_flight = batch
+        batch.now_ms = milliseconds(self._ports.time())
         try:
             await self._access.write(self._access.session.write, batch, self._patience(batch))
         except Exception as error:
@@ -330,10 +332,11 @@ class Writer:
             if accept.deadline + GRACE > now:  # and so are all that came after it
                 self._set_alarm(accept.deadline + GRACE - now)
                 return
-            if self._access.ill is not None and accept not in begun:
-                self._refuse(accept, self._access.refusal(), self._access.trouble)
-            else:
+            if accept in begun:
                 settle(accept.future, unknown(accept, why))
+            else:
+                trouble = self._access.ill or why
+                self._refuse(accept, JournalUnavailable(f"{trouble}; nothing was written"), trouble)
 
     def _refuse_all(self) -> None:
         while self._ledger.steps:

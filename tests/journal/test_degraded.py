@@ -854,7 +854,8 @@ def test_what_had_not_begun_to_be_written_when_its_time_was_over_is_not_written(
             await until(hanging.is_set)
             queued = asyncio.ensure_future(rt.submit(task, 2))
             answers = await asyncio.gather(begun, queued, return_exceptions=True)
-            assert [type(answer) for answer in answers] == [AcceptUnknown, AcceptUnknown]
+            assert [type(answer) for answer in answers] == [AcceptUnknown, JournalUnavailable]
+            assert str(answers[1]).endswith("has not answered within 0 s; nothing was written")
             release.set()
             await until(lambda: seen == [1])
             await rt.drain()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, SecretStr
 
 from bgruntime import JobTimedOut, Runtime
 from bgruntime.journal import Journal, Retention, _upkeep
+from bgruntime.journal._keys import milliseconds
 
 from .steps import Switch, durable, ordinary, until
 
@@ -413,6 +416,70 @@ def test_retention_deletes_by_state_and_by_number_and_forgets_unused_tracebacks(
             assert rows("SELECT count(*) FROM trace") == [(0,)]
             job = (await all_failed(rt, failing, 1))[0]
             assert "Traceback" in (await rt.journal.get(job.id)).traceback
+
+    run(main)
+
+
+def test_a_traceback_that_came_again_since_it_was_found_unused_stays(run, path, rows):
+    async def main():
+        async with Runtime(journal=path) as rt:
+            await all_failed(rt, failing, 1)
+            await rt.journal.purge()
+            await rt.journal._writer.step(
+                lambda connection: connection.execute("UPDATE trace SET seen_ms = 0")
+            )
+            unused = await rt.journal._access.read(_upkeep.unused_traces)
+            assert len(unused) == 1
+            job = (await all_failed(rt, failing, 1))[0]
+            await rt.journal._writer.flush()
+            await rt.journal._writer.step(_upkeep.delete_traces, unused, milliseconds(time.time()) - 60_000)
+            assert "Traceback" in (await rt.journal.get(job.id)).traceback
+
+    run(main)
+
+
+def test_tracebacks_are_forgotten_in_short_steps_however_many_failures_are_new(run, path, rows, monkeypatch):
+    """What waits for a commit meanwhile waits for one of these steps at most."""
+    monkeypatch.setattr(_upkeep, "BATCH", 50)
+    hashes = [n.to_bytes(16, "big") for n in range(200)]
+
+    def add(connection: sqlite3.Connection, failures: int) -> None:
+        connection.executemany("INSERT INTO trace VALUES(?, '', 0)", [(key,) for key in hashes])
+        names = "key, id, task, args, state, reason, error, message, cause, trace, attempt, crashes, durable"
+        names += ", redrives, budget, created_ms, failed_ms, changed_ms"
+        now = milliseconds(time.time())
+        for key in range(failures):
+            row = (key, str(key), "t", "{}", 5, "", "", "", 0, b"used", 1, 0, 0, 0, 0, now, now, now)
+            connection.execute(f"INSERT INTO ended({names}) VALUES({','.join('?' * len(row))})", row)
+
+    async def longest(rt: Runtime, failures: int) -> int:
+        """Steps of SQLite's machine in the longest transaction."""
+        await rt.journal._writer.step(add, failures)
+        taken, steps = [], _upkeep.delete_traces
+
+        def counted(connection: sqlite3.Connection, *args: Any) -> None:
+            ticks = [0]
+
+            def tick() -> None:
+                ticks[0] += 1
+
+            connection.set_progress_handler(tick, 10)
+            steps(connection, *args)
+            connection.set_progress_handler(None, 0)
+            taken.append(ticks[0])
+
+        with monkeypatch.context() as patched:
+            patched.setattr(_upkeep, "delete_traces", counted)
+            await rt.journal._upkeep._forget_traces(milliseconds(time.time()))
+        assert len(taken) == 4
+        assert rows("SELECT count(*) FROM trace") == [(0,)]
+        return max(taken)
+
+    async def main():
+        async with Runtime(journal=path) as rt:
+            await rt.journal.leader.close()  # which does the same by itself
+            few, many = await longest(rt, 0), await longest(rt, 2_000)
+            assert many < 1.5 * few
 
     run(main)
 
