@@ -105,6 +105,7 @@ class Feed:
         await self._say_what_we_know()
         if self.unsure and not self._claiming:
             await self._release()
+        await self._access.read(lambda _: self._access.session.stay())
         directory = Path(f"{self._access.path}.owners")
         for gone in await self._access.read(dead, self._ledger.owner, directory):
             await self._bury(gone, directory)

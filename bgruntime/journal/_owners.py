@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -40,6 +41,7 @@ class Owner:
         self.directory = directory
         self.id = 0
         self.slot = 0
+        self.signed_off = False
         self.names: tuple[str, ...] = ()
         directory.mkdir(mode=0o700, exist_ok=True)
         self._flock = Flock(str(directory / self.lock))
@@ -50,10 +52,29 @@ class Owner:
         """Do the others still see our lock?"""
         return self._flock.in_place()
 
+    def stay(self) -> None:
+        """Makes our lock's file anew where somebody removed it: we would be taken for dead."""
+        path = self.directory / self.lock
+        if self.leased or path.exists():
+            return
+        with contextlib.suppress(OSError):
+            self.directory.mkdir(mode=0o700, exist_ok=True)
+            anew = Flock(f"{path}.new")  # locked before anybody sees it
+            try:
+                anew.try_lock()
+                os.rename(anew.path, path)
+            except OSError:
+                anew.close()
+                raise
+            anew.path = str(path)
+            self._flock.close()
+            self._flock = anew
+
     def close(self) -> None:
         """From here on this process counts as gone."""
         self._flock.close()
-        (self.directory / self.lock).unlink(missing_ok=True)
+        if self.signed_off or not self.id:  # else its file tells of its death
+            (self.directory / self.lock).unlink(missing_ok=True)
 
 
 def _works(flock: Flock) -> bool:
@@ -107,6 +128,7 @@ def sign_off(connection: sqlite3.Connection, owner: Owner) -> None:
     connection.execute("UPDATE ended SET owner = NULL WHERE owner = ?", (owner.id,))
     connection.execute("DELETE FROM owner WHERE id = ?", (owner.id,))
     connection.execute("COMMIT")
+    owner.signed_off = True
 
 
 RELEASE_ALL = """
@@ -127,9 +149,15 @@ class Other:
     beat_ms: int | None
 
     def is_dead(self, directory: Path) -> bool:
-        """Is its lock free, or its lease over? A process that is merely stopped is alive."""
+        """Is its lock free, or its lease over? A process that is merely stopped is alive.
+
+        So is one whose lock's file was removed, for as long as it runs on this machine.
+        """
         if self.beat_ms is None:
-            free = _is_free(directory / self.lock)
+            lock = directory / self.lock
+            if not lock.exists() and self._runs_here():
+                return False
+            free = _is_free(lock)
             if free is not None:
                 return free
             # It had a lock in another place that this file was in: a start of the machine ended it.
@@ -137,6 +165,17 @@ class Other:
         if self.boot != boot_id():  # of another machine's clock nothing is known
             return self.host == socket.gethostname()
         return boot_ms() - self.beat_ms > LEASE_MS
+
+    def _runs_here(self) -> bool:
+        if self.host != socket.gethostname() or self.boot != boot_id():
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # another user's
+        return True
 
 
 def others(connection: sqlite3.Connection, owner_id: int) -> list[Other]:

@@ -151,6 +151,11 @@ class Session:
         if self._turnstile is not None:
             self._turnstile.abort()
 
+    def stay(self) -> None:
+        """Sees to it that the others find our lock."""
+        if self.owner is not None:
+            self.owner.stay()
+
     def free(self) -> None:
         """Gives the locks back: from here on this process counts as gone."""
         if self.owner is not None:

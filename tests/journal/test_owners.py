@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
+import shutil
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -77,6 +79,97 @@ def has(connection: sqlite3.Connection, owner: int | None, *keys: int, **columns
 
 
 # Alive or dead
+
+
+def test_whose_lock_file_was_removed_is_alive_for_as_long_as_it_runs_and_makes_it_anew(
+    connection, directory, signed_in
+):
+    here, there = signed_in(), signed_in()
+    (directory / there.lock).unlink()
+    assert dead(connection, here.id, directory) == []
+    there.stay()
+    assert (directory / there.lock).exists()
+    assert there.in_place
+    assert sorted(file.name for file in directory.iterdir()) == sorted([here.lock, there.lock])
+    assert dead(connection, here.id, directory) == []
+    shutil.rmtree(directory)
+    there.stay()
+    there.stay()
+    assert [file.name for file in directory.iterdir()] == [there.lock]
+    there.close()
+    assert [other.id for other in dead(connection, here.id, directory)] == [there.id]
+
+
+def test_a_lock_file_that_cannot_be_made_anew_now_is_made_later(directory, signed_in, monkeypatch):
+    owner = signed_in()
+    (directory / owner.lock).unlink()
+
+    def rename(old: str, new: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "rename", rename)
+        for _ in range(3):
+            owner.stay()
+    assert sum(lock._fd >= 0 for lock in _opened if str(directory) in getattr(lock, "path", "")) == 1
+    owner.stay()
+    assert owner.in_place
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_dead"),
+    [
+        ({}, False),
+        ({"pid": 1}, False),
+        ({"pid": 2**22 + 1}, True),
+        ({"host": "x"}, True),
+        ({"boot": "x"}, True),
+    ],
+)
+def test_whose_lock_file_is_missing_is_dead_unless_it_may_be_running_here(tmp_path, changed, is_dead):
+    known = {"id": 1, "lock": "missing", "pid": os.getpid(), "host": HOST, "boot": boot_id(), "beat_ms": None}
+    assert Other(**{**known, **changed}).is_dead(tmp_path) is is_dead
+
+
+def test_a_process_of_another_user_is_alive(tmp_path, monkeypatch):
+    def kill(pid: int, signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", kill)
+    assert not Other(1, "missing", 77, HOST, boot_id(), None).is_dead(tmp_path)
+
+
+def test_a_job_does_not_run_twice_at_once_where_the_lock_files_were_cleaned_away(run, path, directory):
+    async def main():
+        running, most, gate = [], [], asyncio.Event()
+
+        async def work() -> None:
+            running.append(1)
+            most.append(len(running))
+            await gate.wait()
+            running.pop()
+
+        async with Runtime(journal=path) as rt:
+            job = await rt.submit(durable(work))
+            await until(lambda: running)
+            for file in directory.iterdir():
+                file.unlink()
+            async with Runtime(journal=path) as other:
+                await until(lambda: other.journal._feed._scanned)
+                await until(lambda: len(list(directory.iterdir())) == 2)
+                gate.set()
+                await job
+            assert most == [1]
+
+    run(main)
+
+
+def test_who_could_not_sign_off_is_found_dead_while_its_process_runs_on(connection, directory, signed_in):
+    here, there = signed_in(), signed_in()
+    has(connection, there.id, 1)
+    there.close()
+    [other] = dead(connection, here.id, directory)
+    assert bury(connection, other, directory, 1) is not None
 
 
 def test_where_locks_do_not_work_a_process_is_dead_half_a_minute_after_its_last_sign_of_life(tmp_path):

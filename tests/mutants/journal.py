@@ -92,7 +92,7 @@ BUGS = (
         "P17",
         "A durable job that fails for good is nowhere.",
         BATCH,
-        "    if kept:\n        _write_records(connection, kept)\n",
+        "    if kept:\n        _write_records(connection, batch, kept)\n",
         "",
     ),
     bug(

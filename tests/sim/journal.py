@@ -243,8 +243,9 @@ async def one(rt: Runtime) -> None:
     number, kind, seconds = drawn()
     asked: Any = work if book.chance.random() < 0.7 else work.with_options(delay=book.chance.choice([0.2, 3]))
     submitting = asyncio.get_running_loop().create_task(rt.submit(asked, number, kind, seconds))
-    if book.chance.random() < 0.1:
-        await asyncio.sleep(book.chance.choice([0, 0.001, 0.02]))
+    if book.chance.random() < 0.15:
+        for _ in range(book.chance.randint(1, 12)):  # that is before, in or after its commit
+            await asyncio.sleep(0)
         submitting.cancel()
     await asyncio.wait([submitting])
     if submitting.cancelled() or isinstance(submitting.exception(), JournalUnavailable):
