@@ -69,6 +69,7 @@ class Book:
         self.acknowledged: set[int] = set()
         self.finished: set[int] = set()  # its effect is there
         self.withdrawn: dict[int, int] = {}  # its submit was cancelled, in which life
+        self.withdrawn_by: dict[int, Session] = {}
         self.taken_back: set[int] = set()  # somebody was told that it is cancelled
         self.cancelled: set[int] = set()
         self.life = 0
@@ -146,7 +147,8 @@ def begin(number: int, attempt: int) -> None:
         book.violate("P07", f"job {number} is at attempt {attempt} of 3")
     if number in book.taken_back:
         book.violate("P12", f"job {number} starts after its cancellation was confirmed")
-    if book.withdrawn.get(number) == book.life:  # a crash may forget that it was
+    by = book.withdrawn_by.get(number)
+    if book.withdrawn.get(number) == book.life and by not in book.undead:  # a crash may forget that it was
         book.violate("P02", f"job {number} starts though its submit was cancelled")
     session = book.sessions[current_job()._job._entry.engine]
     if not book.undead:
@@ -249,11 +251,11 @@ async def one(rt: Runtime) -> None:
         submitting.cancel()
     await asyncio.wait([submitting])
     if submitting.cancelled() or isinstance(submitting.exception(), JournalUnavailable):
-        book.withdrawn[number] = book.life
+        book.withdrawn[number], book.withdrawn_by[number] = book.life, book.sessions[rt._engine]
         return
     acknowledge([number])
     if book.chance.random() < 0.15:
-        await take_back(number, submitting.result())
+        await take_back(rt, number, submitting.result())
 
 
 async def many(rt: Runtime) -> None:
@@ -284,12 +286,13 @@ def acknowledge(numbers: list[int]) -> None:
     book.acknowledged.update(numbers)
 
 
-async def take_back(number: int, job: Job[None]) -> None:
+async def take_back(rt: Runtime, number: int, job: Job[None]) -> None:
     await asyncio.sleep(book.chance.choice([0, 0.01, 0.3]))
     if job.cancel():
         book.cancelled.add(number)
         await job.wait()
-        if not book.dead and isinstance(job.exception(), JobCancelled):
+        thought_dead = book.sessions[rt._engine] in book.undead  # its heir may be running it
+        if not book.dead and not thought_dead and isinstance(job.exception(), JobCancelled):
             book.taken_back.add(number)
 
 
