@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._claims import quarantine_ours
 from ._faults import Fault, fault_of, is_poison
+from ._texts import storable
 from ._traces import Trace
+
+UNWRITABLE = "cannot be written"
 
 INSERT_JOB = """
 INSERT INTO job(key, id, given, task, args, options, state, owner, run, attempt, crashes, due_ms,
@@ -206,8 +210,18 @@ def _fill_one_by_one(connection: sqlite3.Connection, batch: Batch) -> None:
         batch.late += part.late
         if error is not None:
             batch.poisoned.append(error)
+            for ending in part.endings:
+                _put_away(connection, batch, ending, error)
     for accept in batch.accepts:
         accept.error = _alone(connection, Batch(batch.owner, accepts=[accept]))
+
+
+def _put_away(connection: sqlite3.Connection, batch: Batch, ending: Ending, error: BaseException) -> None:
+    """A durable job whose end cannot be written as it is shall not run again, and not be lost either."""
+    if ending.fence is not None:
+        key, run, owner = ending.fence
+        message = storable(f"its end could not be written: {type(error).__name__}: {error}")
+        quarantine_ours(connection, owner, [(key, run, message)], UNWRITABLE, batch.now_ms)
 
 
 def _alone(connection: sqlite3.Connection, part: Batch) -> BaseException | None:

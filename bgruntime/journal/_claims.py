@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ._owners import Other, again, others
-from ._recorder import FIRST_PAUSE_MS
+from ._states import FIRST_PAUSE_MS
 
 PAGE = 500
 CRASHES = 2  # deaths after a start mark, then a job is quarantined

@@ -404,6 +404,8 @@ class Journal(Shelf):
                 found.append(f"journal {self.path}: {over} durable jobs are over, which is not on disk yet")
         if self._ledger.dropped:
             found.append(f"journal {self.path}: {self._ledger.dropped} failure records were dropped")
+        if self._ledger.poisoned:
+            found.append(f"journal {self.path}: {self._ledger.poisoned} rows could not be written at all")
         return found
 
     # What people ask

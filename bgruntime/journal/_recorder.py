@@ -27,11 +27,10 @@ from ._batch import Ending
 from ._codec import Codec
 from ._keys import milliseconds
 from ._ledger import Entry
-from ._states import Row
+from ._states import FIRST_PAUSE_MS, Row
 from ._texts import message_of, storable
 from ._traces import Trace
 
-FIRST_PAUSE_MS = 1_000  # before the first automatic redrive; each further one waits twice as long
 ERRORS = 50  # attempts of which the error is kept
 
 ROWS = {
@@ -138,9 +137,9 @@ class Recorder:
             "state": int(Row.RETRYABLE if budget else row),
             "final": int(row),
             "reason": storable(secrets.scrub(job.reason or "")),
-            "error": error,
+            "error": storable(error),
             "message": trace.message if trace is not None else message,
-            "place": trace.place if trace is not None else "",
+            "place": storable(trace.place) if trace is not None else "",
             "trace": None,
             "attempt": job.attempt,
             "crashes": 0,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from difflib import get_close_matches
 from enum import IntEnum
 
+FIRST_PAUSE_MS = 1_000  # before the first automatic redrive; each further one waits twice as long
+
 
 class Row(IntEnum):
     """The state of a row. The first four are of jobs that are not over, `RETRYABLE` is of both kinds."""

@@ -16,7 +16,7 @@ from typing import cast
 import bgruntime
 from bgruntime.extend import Secrets, capped, name_of
 
-from ._texts import message_of
+from ._texts import message_of, storable
 
 FRAMES = 40  # of one error: the outermost 10 and the innermost 30
 OUTERMOST = 10
@@ -80,7 +80,7 @@ class Trace:
         """The formatted traceback, all but its last line; written out once for all that came this way."""
         known = _bodies.get(self.hash())
         if known is None:
-            known = capped(self._secrets.scrub("".join(self._written())), BODY_LIMIT)
+            known = storable(capped(self._secrets.scrub("".join(self._written())), BODY_LIMIT))
             if len(_bodies) >= REMEMBERED:
                 _bodies.pop(next(iter(_bodies)), None)
             _bodies[self.hash()] = known

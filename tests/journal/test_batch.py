@@ -85,6 +85,19 @@ def test_an_ending_that_cannot_be_written_is_counted_and_all_else_of_its_batch_i
     assert file.ask("SELECT key, id FROM ended ORDER BY key") == [(4, "failure-4"), (10, "failure-10")]
 
 
+def test_a_durable_job_whose_end_cannot_be_written_is_quarantined_with_its_arguments(file):
+    file.write(accepts=[accept(1, args='{"n":7}'), accept(2)])
+    theirs = Ending(fence=(2, 9, file.owner), record=record(2, args=None, run=9, owner=file.owner))
+    own = record(1, args=None, run=1, owner=file.owner, attempt=TOO_BIG)
+    theirs.record["attempt"] = TOO_BIG
+    batch = file.write(endings=[Ending(fence=(1, 1, file.owner), record=own), theirs])
+    assert [type(error) for error in batch.poisoned] == [OverflowError, OverflowError]
+    assert file.ask("SELECT key FROM job") == [(2,)]  # which is somebody else's by now
+    assert file.ask("SELECT key, args, state, reason FROM ended") == [(1, '{"n":7}', 6, "cannot be written")]
+    [(message,)] = file.ask("SELECT message FROM ended")
+    assert message.startswith("its end could not be written: OverflowError: ")
+
+
 def test_a_write_that_came_too_late_is_counted_once_when_its_batch_is_written_row_by_row(file):
     late = Entry("job-1", 1, 1).update(file.owner)  # there is no such row, or no longer
     batch = file.write(updates=[late], fences=[(2, 1, file.owner)], endings=[Ending(record=record(3))])

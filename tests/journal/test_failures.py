@@ -420,6 +420,40 @@ def test_retention_deletes_by_state_and_by_number_and_forgets_unused_tracebacks(
     run(main)
 
 
+@pytest.mark.parametrize("kind", [ordinary, durable])
+def test_a_failure_in_a_file_whose_name_is_no_utf8_is_kept_like_any_other(run, path, kind):
+    space: dict[str, Any] = {}
+    file = b"/srv/caf\xe9/mail.py".decode("utf-8", "surrogateescape")
+    exec(compile("async def send(n: int) -> None:\n    raise ValueError(n)\n", file, "exec"), space)
+
+    async def main():
+        async with Runtime(journal=path) as rt:
+            job = await rt.submit(kind(space["send"]), 7)
+            await job.wait()
+            [kept] = await rt.journal.failures()
+            assert (kept.id, kept.message) == (job.id, "7")
+            assert kept.place == "/srv/caf\\udce9/mail.py:2 in send"
+            assert kept.place.replace(":2", '", line 2,') in kept.traceback
+            assert (await rt.journal.stats()).poisoned == 0
+            assert (await rt.journal.stats()).jobs == {}
+
+    run(main)
+
+
+def test_what_cannot_be_written_at_all_is_a_problem_that_health_tells_of(run, path, monkeypatch):
+    from bgruntime.journal import _recorder
+
+    monkeypatch.setattr(_recorder, "milliseconds", lambda seconds: 1 << 70)
+
+    async def main():
+        async with Runtime(journal=path) as rt:
+            await all_failed(rt, failing, 1)
+            await rt.journal._writer.flush()
+            assert any("1 rows could not be written at all" in reason for reason in rt.health().reasons)
+
+    run(main)
+
+
 def test_a_traceback_that_came_again_since_it_was_found_unused_stays(run, path, rows):
     async def main():
         async with Runtime(journal=path) as rt:
