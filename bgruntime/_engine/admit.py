@@ -408,6 +408,22 @@ def _what_instead(kind: type[Any]) -> str | None:
 
 # -- durable --------------------------------------------------------------------------------------------
 
+_TURN = 0.0005  # seconds of encoding after which the loop has its turn
+
+
+async def _encoded(
+    engine: Supervisor, entry: Entry, calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]]
+) -> list[Any]:
+    """The arguments of all *calls* as the journal keeps them."""
+    payloads: list[Any] = []
+    until = engine.clock() + _TURN
+    for args, kwargs in calls:
+        payloads.append(engine.journal.encode(entry.definition, args, kwargs))
+        if engine.clock() > until:
+            await asyncio.sleep(0)
+            until = engine.clock() + _TURN
+    return payloads
+
 
 async def admit_durable(
     engine: Supervisor,
@@ -427,7 +443,10 @@ async def admit_durable(
         raise JournalUnavailable(
             f"task {entry.name} is durable and this runtime has no journal: Runtime(journal=...)"
         )
-    payloads = [journal.encode(entry.definition, args, kwargs) for args, kwargs in calls]
+    if len(calls) == 1:
+        payloads = [journal.encode(entry.definition, *calls[0])]
+    else:
+        payloads = await _encoded(engine, entry, calls)
     line: Line = entry.queue
     room = room_for(entry, len(calls))
     if not line.room and line.has_room(engine, room):

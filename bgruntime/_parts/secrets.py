@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeGuard, cast
 MASK = "[redacted]"
 DEPTH = 6
 LOOKED_AT = 5_000
+MOST, LONGEST = 1_000, 20_000  # parts of secrets, and characters of them, that are looked for in a text
 WORD = 4  # characters; a shorter secret is taken out only where it stands alone
 
 
@@ -34,7 +35,7 @@ class Secrets:
 
     Strings inside lists, mappings and attributes of the values count, and what `str` makes of a value
     whose class says how; their repr, JSON and URL forms, too. A value of fewer than 4 characters is taken
-    out where it stands as a word of its own.
+    out where it stands as a word of its own. Where there is too much to look for, nothing of a text is left.
     """
 
     def __init__(self, *values: object) -> None:
@@ -45,11 +46,27 @@ class Secrets:
 
     def scrub(self, text: str) -> str:
         """`text` without the secrets."""
-        return self._pattern.sub(MASK, text) if self._values and self._pattern else text
+        if not self._values or not text:
+            return text
+        if self._parts is None:
+            return MASK
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
+    @cached_property
+    def _parts(self) -> list[str] | None:
+        """The texts that are secret; None where they are too many or too long to look for them."""
+        parts: list[str] = []
+        left = LONGEST
+        for part in (leaf for value in self._values for leaf in leaves(value)):
+            parts.append(part)
+            left -= len(part)
+            if len(parts) > MOST or left < 0:
+                return None
+        return parts
 
     @cached_property
     def _pattern(self) -> re.Pattern[str] | None:
-        forms = {form for value in self._values for leaf in leaves(value) for form in forms_of(leaf)}
+        forms = {form for part in self._parts or () for form in forms_of(part)}
         forms.discard("")
         ordered = sorted(forms, key=len, reverse=True)
         return re.compile("|".join(map(_expression, ordered))) if ordered else None

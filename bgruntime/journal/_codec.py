@@ -6,10 +6,11 @@ import inspect
 import json
 import typing
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter
+from itertools import repeat
 from typing import Any, NamedTuple
 
 import pydantic
@@ -20,7 +21,7 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 from bgruntime import PayloadError
 from bgruntime.extend import MASK, Secrets, capped, secret_parts
 
-from ._texts import safe_repr, storable
+from ._texts import safe_repr, short_repr, storable
 
 LIMIT = 256 * 1024  # bytes of JSON
 CONFIG = ConfigDict(
@@ -31,6 +32,8 @@ CONFIG = ConfigDict(
 WRITING = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="constants")
 PLAIN = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 DEPTH = 100
+LOOKS = 4_000  # at parts of arguments, to find out whether they are too large
+CONTAINERS = (list, tuple, dict, Iterable, Sequence, MutableSequence, Mapping, MutableMapping)
 Rest: Any = list
 Others: Any = dict
 
@@ -80,7 +83,7 @@ class Codec:
             raise self._refusal(
                 f"{len(text):,} bytes of arguments; the limit is {LIMIT:,}. Pass a path or a key"
             )
-        if not survived(given, taken):
+        if not survived(given, taken) or not self._typed(given, taken):
             raise self._blamed(given, None)
         return Payload(text.decode(), *self._call(taken))
 
@@ -94,13 +97,19 @@ class Codec:
     def describe(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Described:
         """As much as can be written of any arguments; never raises and shows no secret."""
         given, hidden, secrets = self._hidden(args, kwargs)
-        if not hidden:
+        large = [name for name in given if name not in hidden and is_large(given[name])]
+        if not hidden and not large:
             try:
                 return Described(self.encode(args, kwargs).text, None, secrets)
             except (PayloadError, TypeError):
                 pass
-        text = secrets.scrub(json.dumps({n: MASK if n in hidden else readable(v) for n, v in given.items()}))
+        shown = {name: MASK if name in hidden else readable(given[name], name in large) for name in given}
+        text = secrets.scrub(json.dumps(shown))
+        if text == MASK:  # there is too much to look for
+            text = json.dumps(dict.fromkeys(shown, MASK))
         why = f"{', '.join(hidden)} redacted" if hidden else "arguments that cannot be written as JSON"
+        if large and not hidden:
+            why = f"more than {LIMIT:,} bytes of arguments"
         return Described(capped(text, LIMIT), why, secrets)
 
     def secrets(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Secrets:
@@ -165,6 +174,16 @@ class Codec:
         parameters = self._signature.parameters.values()
         return frozenset(parameter.name for parameter in parameters if parameter.default is Parameter.empty)
 
+    def _typed(self, given: dict[str, Any], taken: dict[str, Any]) -> bool:
+        """Are the values of the types they were, where no annotation says of what type they come back?"""
+        return all(same_types(given[name], taken[name], deep) for name, deep in self._loose if name in given)
+
+    @cached_property
+    def _loose(self) -> list[tuple[str, bool]]:
+        """Parameters without an annotation; and those, False, of which only the container is annotated."""
+        hints = {name: self._hints.get(name, Any) for name in self._signature.parameters}
+        return [(name, is_any(kind)) for name, kind in hints.items() if is_any(kind) or holds_any(kind)]
+
     @cached_property
     def _rest(self) -> str | None:
         parameters = self._signature.parameters.values()
@@ -210,7 +229,7 @@ class Codec:
             taken = self._adapter.validate_json(text)
         except Exception as error:
             return f"({type(value).__qualname__}) cannot be written as JSON and read back: {reason_of(error)}"
-        if survived({name: value}, taken):
+        if survived({name: value}, taken) and self._typed({name: value}, taken):
             return None
         back = type(taken[name]).__qualname__
         same = back == type(value).__qualname__
@@ -273,6 +292,34 @@ def survived(given: Any, taken: Any) -> bool:
         return False
 
 
+def is_any(kind: Any) -> bool:
+    return kind is Any or kind is object
+
+
+def holds_any(kind: Any) -> bool:
+    """Is it a list, a dictionary or the like, of whatever?"""
+    args = typing.get_args(kind)
+    return (typing.get_origin(kind) or kind) in CONTAINERS and (not args or is_any(args[-1]))
+
+
+def same_types(given: Any, taken: Any, deep: bool = True, depth: int = DEPTH) -> bool:
+    """What is equal need not be of one class: a member of a `StrEnum`, say, comes back as a plain text.
+
+    Without *deep* only what is inside is looked at.
+    """
+    if deep and type(given) is not type(taken):
+        return False
+    if not depth:
+        return True
+    if isinstance(given, dict):
+        held: Any = given  # pyright: ignore[reportUnknownVariableType]
+        return all(same_types(held[name], taken[name], depth=depth - 1) for name in held)
+    if isinstance(given, (list, tuple)):
+        parts: Any = given  # pyright: ignore[reportUnknownVariableType]
+        return all(map(same_types, parts, taken, repeat(True), repeat(depth - 1)))
+    return True
+
+
 def alike(given: Any, taken: Any, depth: int = DEPTH) -> bool:
     """Equal as far as can be told: NaN is itself, and objects that do not compare are their attributes."""
     if type(given) is not type(taken) or not depth:
@@ -296,8 +343,29 @@ def compares_by_identity(kind: Any) -> bool:
     return bool(kind.__eq__ is object.__eq__)
 
 
-def readable(value: Any) -> Any:
-    """The value as JSON where it is plain, else the text of its repr."""
+def is_large(value: Any, limit: int = LIMIT) -> bool:
+    """Does it take more than so many bytes of JSON, as far as some thousand looks at its parts show?"""
+    left, looks, level = limit, LOOKS, [value]
+    while level and left >= 0 and looks:
+        one: Any = level.pop()
+        if isinstance(one, (str, bytes, bytearray)):
+            left -= len(one)
+        elif isinstance(one, (list, tuple, set, frozenset, dict)):
+            many: Any = one  # pyright: ignore[reportUnknownVariableType]
+            left -= (5 if isinstance(many, dict) else 2) * len(many)  # with key and comma
+            if left >= 0:
+                level += many.values() if isinstance(many, dict) else many
+        elif one is not None and not isinstance(one, (int, float)):
+            level += getattr(one, "__dict__", {}).values()
+            left -= 2
+        looks -= 1
+    return left < 0 or (limit - left) / LOOKS * len(level) > limit
+
+
+def readable(value: Any, large: bool) -> Any:
+    """The value as JSON where it is plain, else the text of its repr; short where it is large."""
+    if large:
+        return {"repr": short_repr(value)}
     try:
         text = json.dumps(value)
         return json.loads(storable(text)) if len(text) <= LIMIT else {"repr": safe_repr(value)}

@@ -26,6 +26,7 @@ from ._writer import Writer
 
 SCAN = 1.0  # seconds between two looks for the dead and for what is due
 ROOM = 200  # jobs taken in at a time
+TURN = 0.0005  # seconds of reading their arguments after which the loop has its turn
 
 
 class Feed:
@@ -205,7 +206,11 @@ class Feed:
     async def _adoptable(self, rows: Sequence[Claimed]) -> list[Adopted]:
         jobs: list[Adopted] = []
         unfit: list[tuple[Claimed, str]] = []
+        until = self._ports.monotonic() + TURN
         for row in rows:
+            if self._ports.monotonic() > until:  # their arguments may be large
+                await asyncio.sleep(0)
+                until = self._ports.monotonic() + TURN
             definition = self._host.definition(row.task)
             if definition is None:
                 self.unsure = True  # it was forgotten meanwhile: give its row back

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable
 
 from bgruntime import extend
@@ -21,6 +22,28 @@ def safe_repr(value: object, limit: int = REPR_LIMIT) -> str:
         return storable(capped(repr(value), limit))
     except Exception as error:
         return f"<{type(value).__qualname__}: repr raised {type(error).__qualname__}>"
+
+
+def short_repr(value: object) -> str:
+    """What `safe_repr` says of something large, without going through all of it."""
+    if isinstance(value, (str, bytes, bytearray)):
+        left = len(value) - REPR_LIMIT
+        units = "characters" if isinstance(value, str) else "bytes"
+        return f"{storable(repr(value[:REPR_LIMIT]))}… (+{left:,} {units})"
+    return storable(capped(_shortened.repr(value), REPR_LIMIT))
+
+
+class _Shortened(reprlib.Repr):
+    """Only of the simplest objects the repr that they give of themselves."""
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        return repr(x[: self.maxstring])
+
+    def repr_instance(self, x: object, level: int) -> str:
+        return repr(x) if isinstance(x, (float, complex, bool)) or x is None else f"<{type(x).__qualname__}>"
+
+
+_shortened = _Shortened()
 
 
 def message_of(error: BaseException, scrub: Callable[[str], str]) -> str:

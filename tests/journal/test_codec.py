@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
+from collections import OrderedDict, defaultdict
+from enum import IntEnum, StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -188,6 +191,82 @@ def test_bytes_come_back_as_they_were_wherever_they_are_annotated(content: bytes
 
 
 def untyped(thing): ...
+
+
+class Color(StrEnum):
+    RED = "red"
+
+
+class Level(IntEnum):
+    LOW = 1
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (Color.RED, "str"),
+        (Level.LOW, "int"),
+        (defaultdict(list, a=[1]), "dict"),
+        (OrderedDict(a=1), "dict"),
+        ({"by": [{"color": Color.RED}]}, "changed"),
+        ([1, Level.LOW], "changed"),
+    ],
+)
+def test_what_comes_back_equal_and_of_another_class_is_refused_where_nothing_says_which(value, kind) -> None:
+    def anything(thing: Any) -> None: ...
+    def holds(thing: dict[str, Any]) -> None: ...
+    def bare(thing: list) -> None: ...
+
+    for work in (untyped, anything):
+        with pytest.raises(
+            PayloadError, match=rf"argument 'thing' \({type(value).__name__}\) .*{kind}; annotate"
+        ):
+            codec(work).encode((value,), {})
+    for work, inside in ((holds, {"x": value}), (bare, [value])):
+        with pytest.raises(PayloadError, match="argument 'thing' .* comes back changed"):
+            codec(work).encode((inside,), {})
+
+
+def test_what_is_annotated_comes_back_as_it_is_annotated() -> None:
+    def work(color: Color, text: str, by: dict[str, list[int]], number: float, level: Level) -> None: ...
+
+    given = {"color": Color.RED, "text": Color.RED, "by": defaultdict(list, a=[Level.LOW]), "number": 1}
+    _, taken = back_and_forth(work, **given, level=Level.LOW)
+    assert [type(value) for value in taken.values()] == [Color, str, dict, float, Level]
+
+
+def test_what_is_too_large_is_described_in_short_and_without_its_secrets() -> None:
+    def work(thing, name, secret, ratio): ...
+
+    for thing, told in (
+        (b"x" * 20_000_000, f"b'{'x' * 500}'… (+19,999,500 bytes)"),
+        ("y" * 300_000, f"'{'y' * 500}'… (+299,500 characters)"),
+        (list(range(200_000)), "[0, 1, 2, 3, 4, 5, ...]"),
+        ([{"id": n, "v": n / 7, "t": None} for n in range(50_000)], "[{'id': 0, 't': None, 'v': 0.0}, {"),
+        (Vague(x="z" * 300_000), "<Vague>"),
+        ((b"x" * 300_000, Path("a"), True), f"(b'{'x' * 30}', <{type(Path()).__name__}>, True)"),
+    ):
+        described = codec(work, redact=("secret",)).describe((thing, "hunter2!", "hidden", 1.5), {})
+        kept = json.loads(described.text)
+        assert told in kept["thing"]["repr"]
+        assert (kept["secret"], kept["ratio"]) == ("[redacted]", 1.5)
+        assert len(described.text) < 2_000
+    assert (
+        codec(work).describe(("a" * 300_000, 1, 2, 3), {}).obstacle == "more than 262,144 bytes of arguments"
+    )
+    plain = codec(work).describe(("a" * 200_000, 1, 2, 3), {})
+    assert (plain.obstacle, len(plain.text)) == (
+        None,
+        200_000 + len('{"thing":"","name":1,"secret":2,"ratio":3}'),
+    )
+
+
+def test_beside_a_secret_that_is_too_large_to_look_for_nothing_is_told() -> None:
+    def work(thing, secret): ...
+
+    described = codec(work, redact=("secret",)).describe(("number 7", list(range(10**6))), {})
+    assert json.loads(described.text) == {"thing": "[redacted]", "secret": "[redacted]"}
+    assert described.obstacle == "secret redacted"
 
 
 def test_only_the_argument_that_is_at_fault_is_named() -> None:

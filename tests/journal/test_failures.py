@@ -165,12 +165,18 @@ def test_arguments_that_json_does_not_know_are_kept_as_their_repr_and_not_redriv
             raise ValueError("no")
 
         async with Runtime(journal=path) as rt:
-            job = await rt.submit(ordinary(fail), {1, 2}, Bad(), "x" * 400_000, good=[1])
-            await job.wait()
-            kept = await rt.journal.get(job.id)
-        assert kept.obstacle == "arguments that cannot be written as JSON"
-        assert len(str(kept.args)) < 400_000
-        assert not kept.redrivable
+            odd = await rt.submit(ordinary(fail), {1, 2}, Bad(), good=[1])
+            large = await rt.submit(ordinary(fail), Bad(), "x" * 400_000, good=[1])
+            await odd.wait()
+            await large.wait()
+            kept = [await rt.journal.get(job.id) for job in (odd, large)]
+        assert [one.obstacle for one in kept] == [
+            "arguments that cannot be written as JSON",
+            "more than 262,144 bytes of arguments",
+        ]
+        for one in kept:
+            assert len(str(one.args)) < 400_000
+            assert not one.redrivable
 
     run(main)
 

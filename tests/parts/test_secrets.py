@@ -133,6 +133,12 @@ def test_of_a_path_and_an_enum_only_the_value_itself_is_taken_out():
     assert Secrets(PurePosixPath("/srv/s3cr3t"), Card.GOLD).scrub(text) == text
 
 
+@pytest.mark.parametrize("much", [["key"] * 1_001, "x" * 20_001, [b"y" * 100] * 250])
+def test_where_there_is_too_much_to_look_for_nothing_of_a_text_is_left(much):
+    assert Secrets(much).scrub("a text") == "[redacted]"
+    assert Secrets(much).scrub("") == ""
+
+
 def test_what_has_no_text_is_still_looked_into():
     assert Secrets(Mute("s3cr3t")).scrub("s3cr3t") == MASK
 

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from bgruntime import JobInterrupted, Queue, Runtime, task
+from bgruntime.journal._feed import Feed
 
 from .steps import Gate, turns, until
 
@@ -92,5 +93,47 @@ def test_p25_jobs_beyond_the_size_of_their_queue_start_in_slices(run):
             await seen.end()
         most = max(map(ran.count, ran))
         assert most <= 2, f"{most} jobs that take longer than a slice started in one turn of the loop"
+
+    run(main)
+
+
+def test_p25_the_arguments_of_many_durable_jobs_are_written_down_in_slices(run, tmp_path, monkeypatch):
+    async def main():
+        @task(durable=True, name="p25.written-down")
+        async def take(words: list[str]) -> int:
+            return len(words)
+
+        async with Runtime(journal=tmp_path / "jobs.db") as rt:
+            seen, turned = Turns(), []
+            encode = rt.journal.encode
+            monkeypatch.setattr(
+                rt.journal, "encode", lambda *given: turned.append(seen.count) or encode(*given)
+            )
+            jobs = await rt.submit_many(take, [(["word"] * 1_000,)] * 200)
+            await seen.end()
+            assert [await job for job in jobs] == [1_000] * 200
+        assert len(set(turned)) > 10, f"200 payloads were written within {len(set(turned))} turns of the loop"
+
+    run(main)
+
+
+def test_p25_the_arguments_of_jobs_that_are_taken_over_are_read_in_slices(run, tmp_path, monkeypatch):
+    async def main():
+        @task(durable=True, name="p25.taken-over")
+        async def take(words: list[str]) -> int:
+            return len(words)
+
+        async with Runtime(journal=tmp_path / "jobs.db") as rt:
+            rt.pause()
+            await rt.submit_many(take, [(["word"] * 1_000,)] * 200)
+            await rt.stop(drain=0)
+        seen, turned = Turns(), []
+        adopted = Feed._adopted
+        monkeypatch.setattr(Feed, "_adopted", lambda *given: turned.append(seen.count) or adopted(*given))
+        async with Runtime(journal=tmp_path / "jobs.db") as rt:
+            await until(lambda: len(turned) == 200)
+            await seen.end()
+            await rt.drain()
+        assert len(set(turned)) > 10, f"200 payloads were read within {len(set(turned))} turns of the loop"
 
     run(main)
