@@ -7,6 +7,7 @@ import json
 import typing
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter
@@ -352,11 +353,12 @@ def is_large(value: Any, limit: int = LIMIT) -> bool:
             left -= len(one)
         elif isinstance(one, (list, tuple, set, frozenset, dict)):
             many: Any = one  # pyright: ignore[reportUnknownVariableType]
-            left -= (5 if isinstance(many, dict) else 2) * len(many)  # with key and comma
+            left -= (5 if isinstance(one, dict) else 2) * len(many)  # with key and comma
             if left >= 0:
-                level += many.values() if isinstance(many, dict) else many
+                level += many.values() if isinstance(one, dict) else many
         elif one is not None and not isinstance(one, (int, float)):
-            level += getattr(one, "__dict__", {}).values()
+            with suppress(Exception):  # it has no attributes
+                level += vars(one).values()
             left -= 2
         looks -= 1
     return left < 0 or (limit - left) / LOOKS * len(level) > limit

@@ -7,6 +7,9 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any
 
+from ._faults import is_poison
+from ._states import Row
+
 PAGE = 500
 FORMAT = "bgruntime-journal-1"
 
@@ -86,6 +89,10 @@ def _checked(told: Any) -> dict[str, Any]:
     missing = [name for name in names if name not in told]
     if missing:
         raise ValueError(f"{', '.join(missing)} missing")
+    states = [int(state) for state in Row]
+    states = states[Row.RETRYABLE :] if names is ENDED else states[: Row.RETRYABLE + 1]
+    if told["state"] not in states:
+        raise ValueError(f"state is one of {states}, got {told['state']!r}")
     _check_json("options", told["options"], dict)
     for error in _check_json("errors", told["errors"], list) or ():
         if not isinstance(error, dict):
@@ -104,6 +111,13 @@ def _no_number(word: str) -> None:
     raise ValueError(f"{word} is no number that JSON has")
 
 
+def at_rest(job: dict[str, Any]) -> dict[str, Any]:
+    """The same failure, but not one that is redriven by itself."""
+    if job["kind"] == "job" or job["state"] != Row.RETRYABLE:
+        return job
+    return {**job, "state": int(Row.DISCARDED), "budget": 0, "due_ms": None}
+
+
 def take_in(connection: sqlite3.Connection, jobs: list[dict[str, Any]]) -> int:
     """Write a page of parsed lines; what is there already stays as it is. Returns how many were new.
 
@@ -113,7 +127,9 @@ def take_in(connection: sqlite3.Connection, jobs: list[dict[str, Any]]) -> int:
     for job in jobs:
         try:
             new += _take_in_job(connection, job) if job["kind"] == "job" else _take_in_ended(connection, job)
-        except (sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.ProgrammingError, TypeError) as error:
+        except (sqlite3.Error, TypeError, OverflowError) as error:
+            if isinstance(error, sqlite3.Error) and not is_poison(error):
+                raise  # the file's trouble, not this line's
             raise ValueError(f"job {job['id']!r}: {error}") from error
     return new
 

@@ -247,12 +247,15 @@ class Shelf:
     async def import_(self, path: str | os.PathLike[str], *, jobs: bool = False) -> int:
         """Take in what `export` wrote; what is here already stays as it is. Returns how many were new.
 
-        Durable jobs that were not over come in with ``jobs=True`` only, for they will run.
+        Durable jobs that were not over come in with ``jobs=True`` only, for they will run; failures that
+        were still to be redriven by themselves are so with ``jobs=True`` only.
         Raises `ValueError`, naming the line, for a file that is no export; pages before it are in then.
         """
         total = 0
         with open(path, encoding="utf-8") as file:  # noqa: ASYNC230 -- a page at a time
-            told = (job for job in _exchange.parse(iter(file), NEWEST) if jobs or job["kind"] != "job")
+            told = _exchange.parse(iter(file), NEWEST)
+            if not jobs:
+                told = (_exchange.at_rest(job) for job in told if job["kind"] != "job")
             for page in pages(told, _exchange.PAGE):
                 total += await self._writer.step(_exchange.take_in, page, durable=True)
         return total

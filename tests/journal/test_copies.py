@@ -295,6 +295,46 @@ def test_a_line_with_values_of_the_wrong_kind_is_refused_with_all_of_its_page(ru
     run(main)
 
 
+@pytest.mark.parametrize("jobs", [False, True])
+def test_what_was_still_to_be_redriven_is_redriven_after_an_import_of_jobs_only(run, path, tmp_path, jobs):
+    async def main():
+        lines = tmp_path / "all.jsonl"
+
+        async def fail() -> None:
+            raise ValueError
+
+        async with Runtime(journal=path) as rt:
+            job = await rt.submit(ordinary(fail, redrive=3))
+            await job.wait()
+            await rt.journal.export(lines)
+        async with Journal(tmp_path / "other.db") as other:
+            await other.import_(lines, jobs=jobs)
+            kept = await other.get(job.id)
+            assert (kept.state, kept.redrives_left) == (("retryable", 3) if jobs else ("discarded", 0))
+            assert kept.redrivable
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("state", 99), ("state", 2), ("state", "done"), ("key", 1 << 70)]
+)
+def test_a_line_with_a_value_that_no_journal_has_is_refused(run, path, tmp_path, name, value):
+    async def main():
+        lines = tmp_path / "all.jsonl"
+        async with Runtime(journal=path) as rt:
+            await with_failures(rt, 1)
+            await rt.journal.export(lines)
+        header, line = lines.read_text().splitlines()
+        lines.write_text(f"{header}\n{json.dumps({**json.loads(line), name: value})}\n")
+        async with Journal(tmp_path / "other.db") as other:
+            with pytest.raises(ValueError, match="line 2: state is one of|job '.*': "):
+                await other.import_(lines)
+            assert (await other.stats()).failures == {}
+
+    run(main)
+
+
 def test_a_failure_without_a_traceback_is_taken_in_like_any_other(run, path, tmp_path):
     async def main():
         async def late() -> None:
