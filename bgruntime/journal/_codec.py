@@ -36,6 +36,8 @@ DEPTH = 100
 LOOKS = 4_000  # at parts of arguments, to find out whether they are too large
 CONTAINERS = (list, tuple, dict, Iterable, Sequence, MutableSequence, Mapping, MutableMapping)
 Rest: Any = list
+class_of: Callable[[Any], Any] = type
+attributes_of: Callable[[Any], Any] = vars
 Others: Any = dict
 
 
@@ -346,20 +348,26 @@ def compares_by_identity(kind: Any) -> bool:
 
 def is_large(value: Any, limit: int = LIMIT) -> bool:
     """Does it take more than so many bytes of JSON, as far as some thousand looks at its parts show?"""
-    left, looks, level = limit, LOOKS, [value]
+    left, looks = limit, LOOKS
+    level: list[Any] = [value]
     while level and left >= 0 and looks:
         one: Any = level.pop()
-        if isinstance(one, (str, bytes, bytearray)):
+        kind = class_of(one)
+        parts: Any = ()
+        if issubclass(kind, (str, bytes, bytearray)):
             left -= len(one)
-        elif isinstance(one, (list, tuple, set, frozenset, dict)):
-            many: Any = one  # pyright: ignore[reportUnknownVariableType]
-            left -= (5 if isinstance(one, dict) else 2) * len(many)  # with key and comma
-            if left >= 0:
-                level += many.values() if isinstance(one, dict) else many
-        elif one is not None and not isinstance(one, (int, float)):
+        elif issubclass(kind, dict):
+            left -= 5 * len(one)  # each with a key, a colon and a comma
+            parts = one.values()
+        elif issubclass(kind, (list, tuple, set, frozenset)):
+            left -= 2 * len(one)
+            parts = one
+        elif one is not None and not issubclass(kind, (int, float)):
             with suppress(Exception):  # it has no attributes
-                level += vars(one).values()
+                parts = attributes_of(one).values()
             left -= 2
+        if left >= 0:
+            level.extend(parts)
         looks -= 1
     return left < 0 or (limit - left) / LOOKS * len(level) > limit
 
