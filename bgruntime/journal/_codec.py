@@ -34,7 +34,7 @@ WRITING = CoreConfig(ser_json_bytes="base64", ser_json_inf_nan="constants")
 PLAIN = (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)
 DEPTH = 100
 LOOKS = 4_000  # at parts of arguments, to find out whether they are too large
-CONTAINERS = (list, tuple, dict, Iterable, Sequence, MutableSequence, Mapping, MutableMapping)
+CONTAINERS = (list, dict, Iterable, Sequence, MutableSequence, Mapping, MutableMapping)
 Rest: Any = list
 class_of: Callable[[Any], Any] = type
 attributes_of: Callable[[Any], Any] = vars

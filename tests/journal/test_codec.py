@@ -228,11 +228,18 @@ def test_what_comes_back_equal_and_of_another_class_is_refused_where_nothing_say
 
 
 def test_what_is_annotated_comes_back_as_it_is_annotated() -> None:
-    def work(color: Color, text: str, by: dict[str, list[int]], number: float, level: Level) -> None: ...
+    def work(
+        color: Color,
+        text: str,
+        by: dict[str, list[int]],
+        number: float,
+        level: Level,
+        pair: tuple[float, Any],
+    ) -> None: ...
 
     given = {"color": Color.RED, "text": Color.RED, "by": defaultdict(list, a=[Level.LOW]), "number": 1}
-    _, taken = back_and_forth(work, **given, level=Level.LOW)
-    assert [type(value) for value in taken.values()] == [Color, str, dict, float, Level]
+    _, taken = back_and_forth(work, **given, level=Level.LOW, pair=(1, "x"))
+    assert [type(value) for value in taken.values()] == [Color, str, dict, float, Level, tuple]
 
 
 def test_what_is_too_large_is_described_in_short_and_without_its_secrets() -> None:
