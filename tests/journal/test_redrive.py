@@ -459,6 +459,10 @@ def test_a_failure_of_a_task_that_is_unknown_here_stays_as_it_is(run, path):
     run(main)
 
 
+async def _is_completed(rt: Runtime, id: str) -> bool:
+    return (await rt.journal.get(id)).obstacle == "it is completed"
+
+
 async def _is_free(rt: Runtime, id: str) -> bool:
     return (await rt.journal.redrive(id, dry_run=True)) == [id]
 
@@ -481,7 +485,7 @@ def test_what_came_to_another_end_since_the_filters_were_asked_is_left_as_it_is(
                 switch.works = True
                 [again] = await rt.journal.redrive(jobs[0].id)
                 await again
-                await rt.journal._writer.flush()
+                await until(lambda: _is_completed(rt, jobs[0].id))  # which is noted a moment later
                 if what == "redrive":
                     switch.works = False
                     [again] = await rt.journal.redrive(jobs[1].id)
