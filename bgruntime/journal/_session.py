@@ -153,8 +153,8 @@ class Session:
 
     def stay(self) -> None:
         """Sees to it that the others find our lock."""
-        if self.owner is not None:
-            self.owner.stay()
+        assert self.owner is not None
+        self.owner.stay()
 
     def free(self) -> None:
         """Gives the locks back: from here on this process counts as gone."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from bgruntime import PayloadError
-from bgruntime.journal._codec import LIMIT, Codec, hints_of, survived
+from bgruntime.journal._codec import DEPTH, LIMIT, Codec, hints_of, survived
 
 
 class Opaque:
@@ -225,6 +225,13 @@ def test_what_comes_back_equal_and_of_another_class_is_refused_where_nothing_say
     for work, inside in ((holds, {"x": value}), (bare, [value])):
         with pytest.raises(PayloadError, match="argument 'thing' .* comes back changed"):
             codec(work).encode((inside,), {})
+
+
+def test_what_is_very_deep_comes_back_as_it_was() -> None:
+    deep: list[Any] = [1]
+    for _ in range(DEPTH + 20):
+        deep = [deep]
+    assert back_and_forth(untyped, thing=deep) == ((), {"thing": deep})
 
 
 def test_what_is_annotated_comes_back_as_it_is_annotated() -> None:

@@ -13,10 +13,11 @@ from itertools import pairwise
 
 import pytest
 
-from bgruntime import Runtime
+from bgruntime import JournalUnavailable, Runtime
 from bgruntime.journal import Journal, _upkeep
 
 from .steps import Switch, durable, ordinary, until
+from .test_degraded import no_room
 
 
 async def failing(n: int) -> None:
@@ -331,6 +332,22 @@ def test_a_line_with_a_value_that_no_journal_has_is_refused(run, path, tmp_path,
             with pytest.raises(ValueError, match="line 2: state is one of|job '.*': "):
                 await other.import_(lines)
             assert (await other.stats()).failures == {}
+
+    run(main)
+
+
+def test_an_import_that_the_disk_has_no_room_for_blames_the_disk_and_not_the_line(run, path, tmp_path):
+    async def main():
+        lines = tmp_path / "all.jsonl"
+        async with Runtime(journal=path) as rt:
+            await with_failures(rt, 1)
+            await rt.journal.export(lines)
+        header, line = lines.read_text().splitlines()
+        lines.write_text(f"{header}\n{json.dumps({**json.loads(line), 'message': 'x' * 400_000})}\n")
+        async with Journal(tmp_path / "other.db") as other:
+            await no_room(other._access)
+            with pytest.raises(JournalUnavailable, match="disk full"):
+                await other.import_(lines)
 
     run(main)
 

@@ -108,6 +108,23 @@ def test_failures_that_were_not_written_come_before_newer_ones_and_the_oldest_ar
     assert [ending.record for ending in ledger.take().endings] == [{"number": n} for n in (1, 2, 3)]
 
 
+def test_what_is_given_up_is_counted_and_nobody_waits_for_it_any_longer(run):
+    async def main():
+        ledger = Ledger()
+        future = asyncio.get_running_loop().create_future()
+        ledger.end(Entry("a", 1, 1), Ending(future=future))
+        ledger.end(Entry("b", 2, 1), Ending())
+        ledger.end(None, Ending(resolve=("SELECT 1", {})))
+        ledger.complete(Entry("c", 3, 1))
+        for _ in range(2):
+            ledger.end(None, Ending(record={}))
+        assert ledger.give_up() == (2, 3)
+        assert ledger.dropped == 2
+        await future
+
+    run(main)
+
+
 def test_who_waits_to_know_whether_a_row_is_still_ours_is_told_that_nobody_could_say(run):
     async def main():
         ledger = Ledger()
