@@ -84,6 +84,10 @@ class Tickets:
                 drawn = _number(self._fd, TAKE, fcntl.F_WRLCK, number, 1)
             except (BlockingIOError, PermissionError):
                 continue
+            above = _number(self._fd, TEST, fcntl.F_WRLCK, number + 1, 0)
+            if above is not None and above[0] != fcntl.F_UNLCK:  # those before us have moved up meanwhile
+                self.drop()
+                continue
             return number - 1 if number and drawn is not None else None
         return None
 

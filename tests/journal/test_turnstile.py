@@ -188,6 +188,18 @@ def test_nobody_overtakes_those_who_wait_and_they_enter_in_the_order_they_came(t
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there are no such locks")
+def test_a_number_that_came_free_while_one_is_drawn_is_not_taken_before_those_who_wait(lock, monkeypatch):
+    early, later, late = (Tickets(str(lock)) for _ in range(3))
+    assert (early.draw(), later.draw()) == (None, 0)
+    early.drop()
+    monkeypatch.setattr(Tickets, "first", lambda _: None)  # as it is before anybody has a number
+    assert late.draw() == 1
+    assert waiting(lock) == [1, 2]
+    for tickets in (early, later, late):
+        tickets.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there are no such locks")
 def test_one_who_waits_and_does_not_move_keeps_nobody_from_a_lock_that_is_free(turnstile, lock):
     stopped = Tickets(str(lock))
     assert stopped.draw() is None
@@ -265,6 +277,8 @@ def test_beyond_the_most_that_can_have_numbers_one_waits_without(lock, monkeypat
     tickets = [Tickets(str(lock)) for _ in range(4)]
     assert [one.draw() for one in tickets] == [None, 0, 1, None]
     tickets[1].drop()
+    assert tickets[3].draw() is None  # the one that is free now is before one that waits
+    tickets[2].drop()
     assert tickets[3].draw() == 0
     for one in tickets:
         one.close()
