@@ -447,6 +447,7 @@ async def admit_durable(
         payloads = [journal.encode(entry.definition, *calls[0])]
     else:
         payloads = await _encoded(engine, entry, calls)
+        engine.check_open()  # a stop may have begun meanwhile
     line: Line = entry.queue
     room = room_for(entry, len(calls))
     if not line.room and line.has_room(engine, room):

@@ -121,18 +121,14 @@ class Access:
         words, before = describe(str(self.path), error), self.ill
         self.ill = words
         if before is None:
-            self.tell(words)
-
-    def tell(self, words: str | None) -> None:
-        """Lets the application know what is wrong, or that nothing is any more."""
-        self.on_change(words)
+            self.on_change(words)
 
     def is_well(self) -> None:
         """Notes that all that waited could be written."""
         self.pause = FIRST_PAUSE
         if self.ill is not None:
             self.ill = self.fault = None
-            self.tell(None)
+            self.on_change(None)
 
     @property
     def stumbles(self) -> bool:

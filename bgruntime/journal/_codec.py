@@ -7,7 +7,6 @@ import json
 import typing
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, MutableSequence, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from inspect import Parameter
@@ -353,30 +352,29 @@ def is_large(value: Any, limit: int = LIMIT) -> bool:
     while level and left >= 0 and looks:
         one: Any = level.pop()
         kind = class_of(one)
-        parts: Any = ()
-        if issubclass(kind, (str, bytes, bytearray)):
-            left -= len(one)
-        elif issubclass(kind, dict):
-            left -= 5 * len(one)  # each with a key, a colon and a comma
-            parts = one.values()
-        elif issubclass(kind, (list, tuple, set, frozenset)):
-            left -= 2 * len(one)
-            parts = one
-        elif one is not None and not issubclass(kind, (int, float)):
-            with suppress(Exception):  # it has no attributes
-                parts = attributes_of(one).values()
-            left -= 2
-        if left >= 0:
-            level.extend(parts)
         looks -= 1
+        try:
+            if issubclass(kind, (str, bytes, bytearray)):
+                left -= len(one)
+            elif issubclass(kind, dict):
+                left -= 5 * len(one)  # each with a key, a colon and a comma
+                level.extend(one.values() if left >= 0 else ())
+            elif issubclass(kind, (list, tuple, set, frozenset)):
+                left -= 2 * len(one)
+                level.extend(one if left >= 0 else ())
+            elif one is not None and not issubclass(kind, (int, float)):
+                left -= 2
+                level.extend(attributes_of(one).values())
+        except Exception:  # it has no attributes, or cannot be looked at
+            continue
     return left < 0 or (limit - left) / LOOKS * len(level) > limit
 
 
 def readable(value: Any, large: bool) -> Any:
     """The value as JSON where it is plain, else the text of its repr; short where it is large."""
-    if large:
-        return {"repr": short_repr(value)}
     try:
+        if large:
+            return {"repr": short_repr(value)}
         text = json.dumps(value)
         return json.loads(storable(text)) if len(text) <= LIMIT else {"repr": safe_repr(value)}
     except Exception:

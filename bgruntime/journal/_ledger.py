@@ -253,9 +253,10 @@ def answer(step: Step, doubt: BaseException | None = None) -> None:
 
 
 def abandon(step: Step) -> None:
-    """What the step did is in nobody's hands."""
-    if step.abandoned is not None and step.value is not None:
-        step.abandoned(step.value)
+    """What the step did is in nobody's hands; said once."""
+    abandoned, step.abandoned = step.abandoned, None
+    if abandoned is not None and step.value is not None:
+        abandoned(step.value)
 
 
 def settle(future: asyncio.Future[Any], error: BaseException | None, value: Any = None) -> None:

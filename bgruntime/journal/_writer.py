@@ -168,8 +168,9 @@ class Writer:
         """What could not be written is counted, and told: nobody else will know of it."""
         records, ends = self._ledger.give_up()
         if records or ends:
-            self._access.tell(
-                f"{self._access.trouble}; closed with {records} failure records, which are lost, and the ends"
+            trouble = self._access.ill or f"journal {self._path} was not given the time to write all"
+            self._access.on_change(
+                f"{trouble}; closed with {records} failure records, which are lost, and the ends"
                 f" of {ends} durable jobs, which run again, unwritten"
             )
 

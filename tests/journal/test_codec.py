@@ -275,6 +275,21 @@ def test_what_is_too_large_is_described_in_short_and_without_its_secrets() -> No
     )
 
 
+def test_what_cannot_be_looked_at_is_described_all_the_same() -> None:
+    class Blind(list):  # type: ignore[type-arg]
+        def __len__(self) -> int:
+            raise LookupError("not to be counted")
+
+    class Unsliced(str):
+        def __getitem__(self, place: Any) -> str:
+            raise LookupError("not to be cut")
+
+    def work(thing): ...
+
+    assert json.loads(codec(work).describe((Blind([1]),), {}).text) == {"thing": [1]}
+    assert "'xxxx" in codec(work).describe((Unsliced("x" * 300_000),), {}).text
+
+
 def test_beside_a_secret_that_is_too_large_to_look_for_nothing_is_told() -> None:
     def work(thing, secret): ...
 

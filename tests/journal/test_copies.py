@@ -10,6 +10,8 @@ import stat
 import time
 from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -252,6 +254,17 @@ def test_a_file_that_is_no_export_is_refused_with_the_line(run, path, tmp_path, 
     run(main)
 
 
+async def with_one_line(path: Path, **changed: Any) -> Path:
+    """An export of one failure, of which something was changed."""
+    lines = path.with_name("all.jsonl")
+    async with Runtime(journal=path) as rt:
+        await with_failures(rt, 1)
+        await rt.journal.export(lines)
+    header, line = lines.read_text().splitlines()
+    lines.write_text(f"{header}\n{json.dumps({**json.loads(line), **changed})}\n")
+    return lines
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -265,12 +278,7 @@ def test_a_file_that_is_no_export_is_refused_with_the_line(run, path, tmp_path, 
 )
 def test_a_line_whose_texts_are_not_the_json_of_a_journal_is_refused(run, path, tmp_path, name, text):
     async def main():
-        lines = tmp_path / "all.jsonl"
-        async with Runtime(journal=path) as rt:
-            await with_failures(rt, 1)
-            await rt.journal.export(lines)
-        header, line = lines.read_text().splitlines()
-        lines.write_text(f"{header}\n{json.dumps({**json.loads(line), name: text})}\n")
+        lines = await with_one_line(path, **{name: text})
         async with Journal(tmp_path / "other.db") as other:
             with pytest.raises(ValueError, match="line 2"):
                 await other.import_(lines)
@@ -322,12 +330,7 @@ def test_what_was_still_to_be_redriven_is_redriven_after_an_import_of_jobs_only(
 )
 def test_a_line_with_a_value_that_no_journal_has_is_refused(run, path, tmp_path, name, value):
     async def main():
-        lines = tmp_path / "all.jsonl"
-        async with Runtime(journal=path) as rt:
-            await with_failures(rt, 1)
-            await rt.journal.export(lines)
-        header, line = lines.read_text().splitlines()
-        lines.write_text(f"{header}\n{json.dumps({**json.loads(line), name: value})}\n")
+        lines = await with_one_line(path, **{name: value})
         async with Journal(tmp_path / "other.db") as other:
             with pytest.raises(ValueError, match="line 2: state is one of|job '.*': "):
                 await other.import_(lines)
@@ -338,12 +341,7 @@ def test_a_line_with_a_value_that_no_journal_has_is_refused(run, path, tmp_path,
 
 def test_an_import_that_the_disk_has_no_room_for_blames_the_disk_and_not_the_line(run, path, tmp_path):
     async def main():
-        lines = tmp_path / "all.jsonl"
-        async with Runtime(journal=path) as rt:
-            await with_failures(rt, 1)
-            await rt.journal.export(lines)
-        header, line = lines.read_text().splitlines()
-        lines.write_text(f"{header}\n{json.dumps({**json.loads(line), 'message': 'x' * 400_000})}\n")
+        lines = await with_one_line(path, message="x" * 400_000)
         async with Journal(tmp_path / "other.db") as other:
             await no_room(other._access)
             with pytest.raises(JournalUnavailable, match="disk full"):

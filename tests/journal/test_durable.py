@@ -17,6 +17,7 @@ from bgruntime import (
     PayloadError,
     Retry,
     Runtime,
+    RuntimeClosed,
     Snooze,
     current_job,
 )
@@ -183,6 +184,24 @@ def test_the_id_of_a_submit_that_was_given_up_in_its_commit_may_be_given_again_a
             go_on.set()
             assert first.cancelled()
             assert await (await second) == 2
+
+    run(main)
+
+
+def test_many_whose_arguments_are_still_being_written_down_when_the_stop_begins_are_refused(run, path, rows):
+    async def main():
+        async def take(words: list[str]) -> None: ...
+
+        async with Runtime(journal=path) as rt:
+            encode, begun = rt.journal.encode, []
+            rt.journal.encode = lambda *given: begun.append(1) or encode(*given)
+            submitting = asyncio.ensure_future(rt.submit_many(durable(take), [(["word"] * 10_000,)] * 300))
+            await until(lambda: begun)
+            assert len(begun) < 300
+            await rt.stop(drain=0)
+            with pytest.raises(RuntimeClosed):
+                await submitting
+        assert rows("SELECT * FROM job") == []
 
     run(main)
 
