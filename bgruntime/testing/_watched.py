@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-import time
 from queue import Queue
 from types import CodeType, FrameType, TracebackType
 from typing import Any, Self
@@ -91,12 +90,13 @@ class WatchedRuntime(Runtime):
             self._left += [f"a task: {task!r}" for task in left]
 
     def _threads(self) -> list[str]:
-        deadline = time.perf_counter() + PATIENCE_WITH_THREADS  # noqa: TID251 -- of the real threads of a test
+        looks = round(
+            PATIENCE_WITH_THREADS / POLL
+        )  # and no deadline: a process that was stopped lets none end
         left = set(threading.enumerate()) - self._threads_before
-        while left := {thread for thread in left if thread.is_alive() and not _is_idle(thread)}:
-            if time.perf_counter() >= deadline:  # noqa: TID251
-                break
+        while (left := {thread for thread in left if thread.is_alive() and not _is_idle(thread)}) and looks:
             next(iter(left)).join(POLL)
+            looks -= 1
         self._threads_before |= left  # each is told once
         return [f"a thread: {thread!r}" for thread in left]
 

@@ -271,3 +271,20 @@ def test_a_fake_clock_holds_inside_its_with_and_not_after(run):
         return current_job().remaining()
 
     run(main)
+
+
+def test_a_process_that_was_stopped_while_it_looked_still_lets_its_threads_end(monkeypatch):
+    monkeypatch.setattr(_watched, "PATIENCE_WITH_THREADS", 0.1)
+    is_idle, stopped = _watched._is_idle, []
+
+    def look(thread: threading.Thread) -> bool:
+        if thread.name == "about to end" and not stopped:
+            stopped.append(threading.Event().wait(0.2))  # nothing of the process moves for so long
+            ends.set()
+        return is_idle(thread)
+
+    watched, ends = WatchedRuntime(), threading.Event()
+    monkeypatch.setattr(_watched, "_is_idle", look)
+    threading.Thread(target=ends.wait, name="about to end").start()
+    watched.check()
+    assert stopped == [False]
